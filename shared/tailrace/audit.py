@@ -1,0 +1,320 @@
+"""The conservation law, recounted from the log (DESIGN section 5 and 6).
+
+:class:`Audit` is pure: it is fed decoded records in any order and :meth:`Audit.report` says whether
+
+- every feedback record has exactly one outcome or is in flight,
+- every trajectory record has exactly one outcome along the base chain of one head, or is in flight,
+- the ranges and held records of the chain's versions tile the log,
+- digests chain, the ledger's inputs are what was trained, once, and the head can still be built
+  from the chunks there are.
+
+:func:`read` feeds one from a log: manifests first (their transactions decided), then it fixes the
+end offsets of everything, then it reads. What is below the low watermarks is out of the account.
+The same receipt twice is fine (senders repeat themselves after a crash); two that differ are an
+error.
+Called by ``tailrace audit`` and at the end of the demo.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+import msgspec
+
+from tailrace import topics
+from tailrace.chain import Place, Problem, base_chain, check_bounds, decisions
+from tailrace.errors import InvalidRecord
+from tailrace.events import Coordinates, ModelUpdate, Receipt, Step, Tick, Trajectory
+from tailrace.log.base import Log
+from tailrace.stream import Decoder, read_all
+from tailrace.topics import named
+from tailrace.wire import Wire
+
+DECIDE_WITHIN_S = 3600.0
+"""How far the rewards clock may pass a feedback record before a missing receipt is an error."""
+_SHOWN = 50
+_USED = ("trained", "compensated")
+
+
+class Account(msgspec.Struct, kw_only=True):
+    """In = sum of outcomes + in flight + missing."""
+
+    records: int = 0
+    outcomes: dict[str, int] = {}
+    in_flight: int = 0
+    missing: int = 0
+
+    @property
+    def unaccounted(self) -> int:
+        return self.records - sum(self.outcomes.values()) - self.in_flight
+
+
+class Report(msgspec.Struct, kw_only=True):
+    """What an audit found."""
+
+    ok: bool
+    model: str
+    head: int | None
+    """The version whose history was recounted; None: nothing is published."""
+    digest: str | None
+    versions: int
+    """How many versions the base chain has."""
+    feedback: Account
+    trajectories: Account
+    receipts: dict[str, int]
+    """``read``, ``repeated`` (same outcome again), ``other`` (not of this chain)."""
+    problems: list[Problem]
+
+
+class Audit:
+    """Recounts one model's log. Feed it, then ask for the :meth:`report`."""
+
+    def __init__(self, model: str, *, decide_within_s: float = DECIDE_WITHIN_S) -> None:
+        self._model = model
+        self._decide_within_ms = decide_within_s * 1000
+        self._feedback: dict[Place, int] = {}
+        """Append time of each feedback record."""
+        self._trajectories: dict[Place, str | None] = {}
+        """Trajectory id at each place; None: unreadable."""
+        self._starts: dict[int, int] = {}
+        self._ends: dict[int, int] = {}
+        self._chunk_bounds: tuple[int, int] | None = None
+        self._rewards: dict[Place, set[str]] = {}
+        self._trainer: dict[tuple[int, Place], set[str]] = {}
+        """Outcomes by (version, place)."""
+        self._updates: list[ModelUpdate] = []
+        self._unreadable: list[Problem] = []
+        self._inputs: dict[int, Counter[Place]] = {}
+        self._letters: set[tuple[str, int, int]] = set()
+        self._clock_ms: dict[int, int] = {}
+        self._counts: Counter[str] = Counter(read=0, repeated=0, other=0)
+
+    def feedback(self, partition: int, offset: int, time_ms: int) -> None:
+        """One feedback record, readable or not."""
+        self._feedback[partition, offset] = time_ms
+
+    def trajectory(self, partition: int, offset: int, event: Trajectory | None) -> None:
+        """One trajectory record; None: unreadable."""
+        self._trajectories[partition, offset] = event.trajectory_id if event else None
+
+    def bounds(self, partition: int, start: int, end: int) -> None:
+        """The watermarks of a partition of ``trajectories``."""
+        self._starts[partition] = start
+        self._ends[partition] = end
+
+    def chunk_bounds(self, start: int, end: int) -> None:
+        """The watermarks of ``model-chunks``."""
+        self._chunk_bounds = (start, end)
+
+    def receipt(self, event: Receipt) -> None:
+        """One committed receipt."""
+        self._counts["read"] += 1
+        place = (event.source.partition, event.source.offset)
+        if event.stage == "rewards":
+            outcomes = self._rewards.setdefault(place, set())
+        elif event.model in (None, self._model) and event.version is not None:
+            outcomes = self._trainer.setdefault((event.version, place), set())
+        else:
+            self._counts["other"] += 1
+            return
+        self._counts["repeated"] += event.outcome in outcomes
+        outcomes.add(event.outcome)
+
+    def update(self, event: ModelUpdate) -> None:
+        """One committed manifest."""
+        if event.model == self._model:
+            self._updates.append(event)
+
+    def unreadable_update(self, partition: int, offset: int) -> None:
+        """A committed manifest under this model's key that cannot be read."""
+        self._unreadable.append(_problem("unreadable", "model-updates", (partition, offset)))
+
+    def step(self, event: Step) -> None:
+        """One committed ledger entry."""
+        if event.model == self._model:
+            inputs = self._inputs.setdefault(event.version, Counter())
+            inputs.update((i.partition, i.offset) for i in event.inputs)
+
+    def tick(self, event: Tick) -> None:
+        """The rewards clock of one partition."""
+        known = self._clock_ms.get(event.partition, 0)
+        self._clock_ms[event.partition] = max(known, event.event_time_ms)
+
+    def dead_letter(self, headers: Mapping[str, bytes], *, prefix: str = "") -> None:
+        """One dead letter, by its headers. A source that cannot be read is nobody's."""
+        try:
+            topic, partition, offset = headers["tailrace-source"].decode().rsplit("/", 2)
+            self._letters.add((topic.removeprefix(prefix), int(partition), int(offset)))
+        except (KeyError, ValueError):
+            self._counts["other"] += 1
+
+    def report(self, head: int | None = None) -> Report:
+        """The account of the history of version ``head`` (default: the newest one's)."""
+        problems = list(self._unreadable)
+        feedback = self._feedback_account(problems)
+        chain = base_chain(self._updates, head, problems)
+        trajectories = self._trajectory_account(chain, problems)
+        check_bounds(chain, self._ends, self._chunk_bounds, problems)
+        return Report(
+            ok=not problems,
+            model=self._model,
+            head=chain[-1].version if chain else None,
+            digest=chain[-1].digest if chain else None,
+            versions=len(chain),
+            feedback=feedback,
+            trajectories=trajectories,
+            receipts=dict(self._counts),
+            problems=problems,
+        )
+
+    def _feedback_account(self, problems: list[Problem]) -> Account:
+        account, outcomes = Account(records=len(self._feedback)), Counter[str]()
+        for place, time_ms in self._feedback.items():
+            found = self._rewards.get(place, set())
+            if len(found) > 1:
+                problems.append(_problem("conflicting_receipts", "feedback", place, sorted(found)))
+            if found:
+                outcomes[min(found)] += 1
+            elif ("feedback", *place) in self._letters:
+                outcomes["invalid"] += 1
+            elif self._clock_ms.get(place[0], 0) - time_ms > self._decide_within_ms:
+                account.missing += 1
+                problems.append(_problem("no_receipt", "feedback", place))
+            else:
+                account.in_flight += 1
+        account.outcomes = dict(sorted(outcomes.items()))
+        return account
+
+    def _trajectory_account(self, chain: list[ModelUpdate], problems: list[Problem]) -> Account:
+        account, outcomes = Account(records=len(self._trajectories)), Counter[str]()
+        decided: set[Place] = set()
+        trained: dict[str, Place] = {}
+        for version, places, expired in decisions(chain, self._starts, problems):
+            here = {p for p in places if p in self._trajectories}
+            decided |= here
+            used: set[Place] = set()
+            for place in sorted(here):
+                found = self._trainer.get((version, place), set())
+                if len(found) > 1:
+                    problems.append(
+                        _problem("conflicting_receipts", "trajectories", place, sorted(found))
+                    )
+                if found:
+                    outcome = min(found)
+                elif place in expired:
+                    outcome = "stale"
+                elif ("trajectories", *place) in self._letters:
+                    outcome = "dead_letter"
+                else:
+                    account.missing += 1
+                    problems.append(_problem("no_receipt", "trajectories", place, f"v{version}"))
+                    continue
+                outcomes[outcome] += 1
+                if outcome in _USED:
+                    used.add(place)
+                subject = self._trajectories[place] or ""
+                if outcome == "trained" and trained.setdefault(subject, place) != place:
+                    problems.append(_problem("trained_twice", "trajectories", place, subject))
+            self._check_ledger(version, used, problems)
+        chained = {u.version for u in chain}
+        for version, place in self._trainer:
+            if version not in chained:
+                self._counts["other"] += 1
+            elif place in self._trajectories and place not in decided:
+                problems.append(_problem("stray_receipt", "trajectories", place, f"v{version}"))
+        account.in_flight = len(self._trajectories.keys() - decided)
+        account.outcomes = dict(sorted(outcomes.items()))
+        return account
+
+    def _check_ledger(self, version: int, used: set[Place], problems: list[Problem]) -> None:
+        inputs = {p: n for p, n in self._inputs.get(version, {}).items() if p in self._trajectories}
+        for place in sorted(p for p, count in inputs.items() if count > 1):
+            problems.append(_problem("trained_twice", "trajectories", place, f"v{version}"))
+        for place in sorted(used - inputs.keys()):
+            problems.append(_problem("not_in_ledger", "trajectories", place, f"v{version}"))
+        for place in sorted(inputs.keys() - used):
+            problems.append(_problem("not_receipted", "trajectories", place, f"v{version}"))
+
+
+def read(
+    log: Log,
+    wire: Wire,
+    *,
+    model: str,
+    prefix: str = "",
+    decide_within_s: float = DECIDE_WITHIN_S,
+) -> Audit:
+    """An :class:`Audit` fed with everything that is on the log now. Raises LogError."""
+    audit = Audit(model, decide_within_s=decide_within_s)
+    decoder = Decoder(log, wire, prefix=prefix)
+    # Reading the manifests to their end waits for their transactions; ends fixed after that hold
+    # all steps and receipts of every manifest that was seen.
+    for record in read_all(log, named(topics.MODEL_UPDATES, prefix), committed_only=True):
+        try:
+            audit.update(decoder.decode(record))  # type: ignore[arg-type]
+        except InvalidRecord:
+            if record.key == model.encode():
+                audit.unreadable_update(record.partition, record.offset)
+    # Subjects are fixed before their receipts: a receipt without its subject is no finding.
+    fixed = {
+        topic: log.ends(named(topic, prefix))
+        for topic in (
+            topics.FEEDBACK,
+            topics.TRAJECTORIES,
+            topics.TICKS,
+            topics.STEPS,
+            topics.RECEIPTS,
+            topics.DEAD_LETTERS,
+        )
+    }
+    for partition, start in log.starts(named(topics.TRAJECTORIES, prefix)).items():
+        audit.bounds(partition, start, fixed[topics.TRAJECTORIES][partition])
+    chunks = named(topics.MODEL_CHUNKS, prefix)
+    audit.chunk_bounds(log.starts(chunks)[0], log.ends(chunks)[0])
+    for topic, ends in fixed.items():
+        full_name = named(topic, prefix)
+        for record in read_all(log, full_name, ends=ends, committed_only=topic.transactional):
+            if topic is topics.FEEDBACK:
+                audit.feedback(record.partition, record.offset, record.time_ms)
+                continue
+            if topic is topics.DEAD_LETTERS:
+                audit.dead_letter(record.headers, prefix=prefix)
+                continue
+            try:
+                event = decoder.decode(record)
+            except InvalidRecord:
+                event = None
+            match event:
+                case Trajectory() | None if topic is topics.TRAJECTORIES:
+                    audit.trajectory(record.partition, record.offset, event)
+                case Receipt():
+                    audit.receipt(event)
+                case Step():
+                    audit.step(event)
+                case Tick():
+                    audit.tick(event)
+    return audit
+
+
+def in_words(report: Report) -> list[str]:
+    """The report for people, some lines."""
+    lines = [f"model {report.model}, head {report.head}, {report.versions} versions in its chain"]
+    for name, account in (("feedback", report.feedback), ("trajectories", report.trajectories)):
+        parts = [f"{outcome} {count}" for outcome, count in account.outcomes.items()]
+        parts += [f"in flight {account.in_flight}", f"missing {account.missing}"]
+        lines.append(f"{name}: {account.records} records = {' + '.join(parts)}")
+    for problem in report.problems[:_SHOWN]:
+        where = problem.where
+        place = f" {where.topic}/{where.partition}/{where.offset}" if where else ""
+        version = f" version {problem.version}" if problem.version is not None else ""
+        lines.append(f"{problem.kind}:{place}{version} {problem.detail}".rstrip())
+    if len(report.problems) > _SHOWN:
+        lines.append(f"... and {len(report.problems) - _SHOWN} more (see --json)")
+    lines.append("the account balances" if report.ok else f"{len(report.problems)} problems")
+    return lines
+
+
+def _problem(kind: str, topic: str, place: Place, detail: object = "") -> Problem:
+    where = Coordinates(topic=topic, partition=place[0], offset=place[1])
+    return Problem(kind=kind, where=where, detail=str(detail))

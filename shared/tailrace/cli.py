@@ -1,0 +1,204 @@
+"""The ``tailrace`` command. Each sub-command imports what it needs when it runs.
+
+``demo`` and ``up`` need a checkout (the services are not in the wheel); everything else works from
+the wheel alone, against any broker. Exit codes: 0; 1 what was asked could not be done or an audit
+found something; 2 wrong usage or settings.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+import os
+from pathlib import Path
+import sys
+from typing import TYPE_CHECKING
+
+from tailrace.errors import SettingsError, TailraceError
+
+if TYPE_CHECKING:
+    from tailrace.settings import Common
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; the exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    if argv and argv[0] in ("demo", "up"):
+        return _run_in_checkout(argv)
+    arguments = parser().parse_args(argv)
+    if arguments.command is None:
+        parser().print_help()
+        return 2
+    try:
+        common = settings(arguments, os.environ)
+        from tailrace import commands
+
+        return commands.run(arguments, common)
+    except SettingsError as error:
+        print(f"tailrace: {error}", file=sys.stderr)
+        return 2
+    except (TailraceError, ValueError) as error:
+        print(f"tailrace {arguments.command}: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        # Whoever read us has left; the flush at exit must not find the closed pipe again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return 130
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands and their options."""
+    found = argparse.ArgumentParser(
+        prog="tailrace", description="Feedback becomes weights while the model serves."
+    )
+    commands = found.add_subparsers(dest="command", metavar="COMMAND")
+    for name, text in (
+        ("demo", "start everything, let simulated users teach the model (needs the checkout)"),
+        ("up", "start everything, without users (needs the checkout)"),
+    ):
+        commands.add_parser(name, help=text, add_help=False)
+
+    status = _command(commands, "status", "what runs, how far it is, what is waiting")
+    status.add_argument("--json", action="store_true")
+
+    audit = _command(commands, "audit", "recount the log: in = outcomes + in flight")
+    audit.add_argument("--json", action="store_true")
+    audit.add_argument(
+        "--head", type=int, metavar="V", help="the version whose history is recounted"
+    )
+    audit.add_argument(
+        "--decide-within",
+        type=float,
+        metavar="SECONDS",
+        help="a feedback record without receipt is missing once the clock is that far past it",
+    )
+
+    tail = _command(commands, "tail", "print a topic as JSON lines, newest part or as it comes")
+    tail.add_argument("topic")
+    tail.add_argument("--since", metavar="T", help="-10m, 2026-11-20T12:00Z or milliseconds (-10m)")
+    tail.add_argument("--follow", "-f", action="store_true", help="go on as records come")
+
+    replay = _command(commands, "replay", "print a stretch of a topic as JSON lines")
+    replay.add_argument("topic")
+    replay.add_argument("--since", metavar="T", help="from here (the oldest record)")
+    replay.add_argument("--until", metavar="T", help="up to here (now)")
+    replay.add_argument(
+        "--events", action="store_true", help="the events alone, without coordinates"
+    )
+
+    send = _command(commands, "send", "send feedback about an interaction or a session")
+    send.add_argument("subject", help="the id of an answer, or of a session")
+    send.add_argument("value", help="true, false, a number, or text")
+    send.add_argument("--metric", default="thumbs")
+    send.add_argument(
+        "--id", metavar="TOKEN", help="the feedback's own id; sent again, it is the same"
+    )
+    send.add_argument(
+        "--replaces", metavar="ID", help="an earlier feedback id that this supersedes"
+    )
+    send.add_argument("--url", help="the gateway (default: of the state directory)")
+    send.add_argument("--key", help="API key")
+
+    letters = _command(
+        commands, "dead-letters", "list records that could not be used, bring them back"
+    )
+    letters.add_argument("action", choices=("list", "replay"))
+    letters.add_argument("--since", metavar="T", help="from here (the oldest record)")
+    letters.add_argument("--reason", help="only those with this reason")
+    return found
+
+
+def _command(commands: argparse._SubParsersAction, name: str, text: str) -> argparse.ArgumentParser:  # type: ignore[type-arg]
+    found: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
+    found.add_argument(
+        "--state-dir", type=Path, metavar="D", help="of a local system (default .tailrace)"
+    )
+    found.add_argument("--settings", type=Path, metavar="F", help="settings file (TOML)")
+    found.add_argument("--kafka", metavar="HOST:PORT", help="bootstrap servers")
+    found.add_argument("--prefix", metavar="P", help="of topics and groups")
+    found.add_argument("--model", metavar="NAME", help="the model's name")
+    return found
+
+
+def settings(arguments: argparse.Namespace, environment: Mapping[str, str]) -> Common:
+    """Where the log is: options, else the environment, else a settings file.
+
+    The file: ``--settings``, else ``TAILRACE_SETTINGS``, else what the local runner wrote into the
+    state directory. Raises SettingsError.
+    """
+    import msgspec
+
+    from tailrace.settings import Common, load
+
+    state_dir = arguments.state_dir or Path(environment.get("TAILRACE_STATE_DIR", ".tailrace"))
+    file = arguments.settings
+    if file is None and "TAILRACE_SETTINGS" not in environment:
+        written = state_dir / "settings.toml"
+        if written.exists():
+            file = written
+        elif arguments.state_dir is not None and arguments.kafka is None:
+            raise SettingsError(f"--state-dir: {state_dir} holds no system (no settings.toml)")
+    common = load(Common, "cli", environment, file)
+    given = {
+        name: getattr(arguments, name)
+        for name in ("kafka", "prefix", "model")
+        if getattr(arguments, name) is not None
+    }
+    return msgspec.structs.replace(common, state_dir=state_dir, **given)
+
+
+def checkout() -> Path | None:
+    """The checkout that holds the services: that of this library, else the working directory."""
+    for folder in (Path(__file__).parents[2], Path.cwd()):
+        if (folder / "services" / "local" / "__main__.py").exists():
+            return folder
+    return None
+
+
+def _run_in_checkout(argv: list[str]) -> int:
+    folder = checkout()
+    if folder is None:
+        print(
+            f"tailrace {argv[0]}: this runs the services, which are not in the wheel; "
+            "run it in a checkout of tailrace",
+            file=sys.stderr,
+        )
+        return 2
+    # Paths that the user gave are relative to where the user is, not to the checkout.
+    options = _absolute(argv[1:])
+    if not _says_where(options, os.environ):
+        options += ["--state-dir", str(Path(".tailrace").absolute())]
+    os.chdir(folder)
+    os.execv(sys.executable, [sys.executable, "-m", "services.local", argv[0], *options])
+
+
+def _says_where(options: list[str], environment: Mapping[str, str]) -> bool:
+    named = {option.partition("=")[0] for option in options} | set(environment)
+    return not named.isdisjoint(
+        (
+            "--state-dir",
+            "--settings",
+            "TAILRACE_STATE_DIR",
+            "TAILRACE_LOCAL_STATE_DIR",
+            "TAILRACE_SETTINGS",
+        )
+    )
+
+
+def _absolute(options: list[str]) -> list[str]:
+    made: list[str] = []
+    for option in options:
+        name, equals, value = option.partition("=")
+        if name in ("--state-dir", "--settings") and equals:
+            made.append(f"{name}={Path(value).expanduser().absolute()}")
+        elif made and made[-1] in ("--state-dir", "--settings"):
+            made.append(str(Path(option).expanduser().absolute()))
+        else:
+            made.append(option)
+    return made
+
+
+if __name__ == "__main__":
+    sys.exit(main())

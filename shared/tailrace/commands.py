@@ -1,0 +1,207 @@
+"""What the sub-commands of ``tailrace`` do once options and settings are known.
+
+Called by :mod:`tailrace.cli`; output is JSON lines, or words where a person asked.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+import json
+import sys
+import tomllib
+from typing import Any
+
+import msgspec
+
+from tailrace import topics
+from tailrace.log.base import Log, LogRecord
+from tailrace.settings import Common
+from tailrace.topics import named
+
+_OWN_HEADERS = ("tailrace-reason", "tailrace-detail", "tailrace-source", "tailrace-time-ms")
+
+
+def run(arguments: argparse.Namespace, common: Common) -> int:
+    """One command; the exit code. Raises TailraceError and ValueError, for the caller to say."""
+    if arguments.command == "send":
+        return _send(arguments, common)
+    from tailrace.log.kafka import KafkaLog
+
+    log = KafkaLog(common.kafka)
+    try:
+        if arguments.command == "status":
+            return _status(arguments, common, log)
+        if arguments.command == "audit":
+            return _audit(arguments, common, log)
+        if arguments.command in ("tail", "replay"):
+            return _print(arguments, common, log)
+        if arguments.command == "dead-letters":
+            return dead_letters(
+                log,
+                arguments.action,
+                prefix=common.prefix,
+                since=arguments.since,
+                reason=arguments.reason,
+            )
+    finally:
+        log.close()
+    raise AssertionError(arguments.command)
+
+
+def _status(arguments: argparse.Namespace, common: Common, log: Log) -> int:
+    from tailrace import status
+
+    found = status.gather(log, common)
+    print(json.dumps(found) if arguments.json else "\n".join(status.in_words(found)))
+    return 0
+
+
+def _audit(arguments: argparse.Namespace, common: Common, log: Log) -> int:
+    from tailrace import audit
+    from tailrace.wire import Wire
+
+    read = audit.read(
+        log,
+        Wire(common.registry),
+        model=common.model,
+        prefix=common.prefix,
+        decide_within_s=audit.DECIDE_WITHIN_S
+        if arguments.decide_within is None
+        else arguments.decide_within,
+    )
+    report = read.report(arguments.head)
+    if arguments.json:
+        print(msgspec.json.encode(report).decode())
+    else:
+        print("\n".join(audit.in_words(report)))
+    return 0 if report.ok else 1
+
+
+def _print(arguments: argparse.Namespace, common: Common, log: Log) -> int:
+    from tailrace import reading
+
+    follow = getattr(arguments, "follow", False)
+    since = arguments.since
+    if arguments.command == "tail" and since is None and not follow:
+        since = "-10m"
+    items = reading.read(
+        arguments.topic,
+        log=log,
+        prefix=common.prefix,
+        registry=common.registry,
+        since=since,
+        until=getattr(arguments, "until", None),
+        follow=follow,
+    )
+    for item in items:
+        document = reading.as_document(item)
+        if getattr(arguments, "events", False):
+            if "event" not in document:
+                print(f"not an event: {json.dumps(document)}", file=sys.stderr)
+                continue
+            document = document["event"]
+        print(json.dumps(document, ensure_ascii=False), flush=follow)
+    return 0
+
+
+def _send(arguments: argparse.Namespace, common: Common) -> int:
+    from tailrace.client import Client
+
+    url = arguments.url or _gateway(common)
+    with Client(url, arguments.key) as client:
+        print(
+            client.feedback(
+                arguments.subject,
+                value(arguments.value, arguments.metric),
+                metric=arguments.metric,
+                feedback_id=arguments.id,
+                replaces=arguments.replaces,
+            )
+        )
+    return 0
+
+
+def value(text: str, metric: str) -> bool | float | str:
+    """What a value on the command line is: true, false, a number, else text. Comments are text.
+
+    >>> value("true", "thumbs"), value("4", "stars"), value("4", "comment")
+    (True, 4.0, '4')
+    """
+    if metric in ("comment", "demonstration"):
+        return text
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _gateway(common: Common) -> str:
+    try:
+        document = tomllib.loads((common.state_dir / "settings.toml").read_text())
+        return f"http://127.0.0.1:{document['gateway']['port']}"
+    except (OSError, KeyError, tomllib.TOMLDecodeError):
+        raise ValueError(f"no gateway: give --url (nothing runs in {common.state_dir})") from None
+
+
+def dead_letters(
+    log: Log,
+    action: str,
+    *,
+    prefix: str = "",
+    since: str | None = None,
+    reason: str | None = None,
+) -> int:
+    """List dead letters as JSON lines, or append them again to the topics they came from.
+
+    A replayed record gets new coordinates; the old ones keep their outcome. A letter that was cut
+    is left, and said to be: the rest of it is where it came from. Raises LogError.
+    """
+    from tailrace import reading
+
+    found: Iterable[reading.Item] = reading.read(
+        "dead-letters", log=log, prefix=prefix, since=since
+    )
+    producer = log.producer() if action == "replay" else None
+    brought_back = 0
+    try:
+        for record, _ in found:
+            if reason is not None and _header(record, "tailrace-reason") != reason:
+                continue
+            if producer is None:
+                print(json.dumps(_letter(record)))
+                continue
+            name = _header(record, "tailrace-source").rpartition("/")[0].rpartition("/")[0]
+            if name not in {named(topic, prefix) for topic in topics.TOPICS}:
+                print(f"left: offset {record.offset} came from {name!r}", file=sys.stderr)
+                continue
+            if "tailrace-truncated" in record.headers:
+                source = _header(record, "tailrace-source")
+                print(f"left: offset {record.offset} was cut, see {source}", file=sys.stderr)
+                continue
+            headers = {k: v for k, v in record.headers.items() if k not in _OWN_HEADERS}
+            producer.append(name, record.value, key=record.key, headers=headers)
+            brought_back += 1
+        if producer is not None:
+            producer.flush()
+            print(f"{brought_back} records appended again")
+    finally:
+        if producer is not None:
+            producer.close()
+    return 0
+
+
+def _letter(record: LogRecord) -> dict[str, Any]:
+    return {
+        "offset": record.offset,
+        "reason": _header(record, "tailrace-reason"),
+        "detail": _header(record, "tailrace-detail"),
+        "source": _header(record, "tailrace-source"),
+        "bytes": len(record.value or b""),
+    }
+
+
+def _header(record: LogRecord, name: str) -> str:
+    return record.headers.get(name, b"").decode(errors="replace")

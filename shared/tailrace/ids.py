@@ -1,0 +1,142 @@
+"""Ids that carry their own partition key.
+
+    session      ``<tenant>:<name>``           name: UUIDv7 or client-chosen
+    interaction  ``<session>~<turn>``          turn: short, time-ordered, no counter to ask
+    feedback     ``<interaction or session>!<token>``
+
+Whoever holds any of them can find the session, hence the key and the partition, with no look-up.
+Derived ids (trajectories) are UUIDv5, so a replay or a retry makes the same id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import os
+import re
+import uuid
+
+from tailrace.errors import InvalidRecord
+
+_TENANT = re.compile(r"[a-z0-9-]{1,32}")
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_TURN = re.compile(r"[0-9A-HJKMNP-TV-Z]{13}")
+_TOKEN = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_TURN_RANDOM_BITS = 20
+_NAMESPACE = uuid.UUID("6f1d1b52-7f0e-5c55-9e0d-6a7461696c72")
+
+
+class ForeignTenant(InvalidRecord):
+    """An id of one tenant was used by another (HTTP 403; receipt ``foreign``)."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__("foreign", detail)
+
+
+def new_session(tenant: str, now_ms: int) -> str:
+    """A fresh session id, its name a UUIDv7 made at ``now_ms``."""
+    random = int.from_bytes(os.urandom(10), "big")
+    value = (now_ms & ((1 << 48) - 1)) << 80 | random
+    value = value & ~(0xF << 76) | 0x7 << 76
+    value = value & ~(0x3 << 62) | 0x2 << 62
+    return f"{tenant}:{uuid.UUID(int=value)}"
+
+
+def claim_session(session: str, tenant: str) -> str:
+    """The full session id of what a caller of ``tenant`` named.
+
+    A bare name gets the tenant; a full id must carry it.
+
+    Raises ForeignTenant for another tenant's id, InvalidRecord for a malformed one.
+
+    >>> claim_session("chat-1", "acme")
+    'acme:chat-1'
+    """
+    if ":" not in session:
+        session = f"{tenant}:{session}"
+    if tenant_of(session) != tenant:
+        raise ForeignTenant(f"session {session!r} is not of tenant {tenant!r}")
+    if session_of(session) != session:
+        raise InvalidRecord("id", f"{session!r} names more than a session")
+    return session
+
+
+def new_interaction(session: str, now_ms: int) -> str:
+    """A fresh interaction of a session: 45 bits of time and 20 of chance in 13 characters."""
+    chance = int.from_bytes(os.urandom(3), "big") >> 4
+    value = now_ms << _TURN_RANDOM_BITS | chance
+    turn = "".join(_CROCKFORD[value >> shift & 31] for shift in range(60, -1, -5))
+    return f"{session}~{turn}"
+
+
+def turn_time_ms(interaction: str) -> int:
+    """When an interaction began, by its turn token.
+
+    >>> turn_time_ms(new_interaction("default:s", 1_700_000_000_000))
+    1700000000000
+    """
+    value = 0
+    for character in interaction.partition("~")[2]:
+        value = value << 5 | _CROCKFORD.index(character)
+    return value >> _TURN_RANDOM_BITS
+
+
+def new_feedback(subject: str) -> str:
+    """A fresh feedback id for an interaction or a session."""
+    return f"{subject}!{uuid.uuid4().hex}"
+
+
+def feedback_of(subject: str, token: str) -> str:
+    """The feedback id of a client's own token (a full feedback id of the same subject is taken as
+    is).
+
+    Raises InvalidRecord when the token is malformed or names another subject.
+    """
+    head, mark, tail = token.rpartition("!")
+    if mark and head != subject:
+        raise InvalidRecord("id", f"feedback id {token!r} is not of {subject!r}")
+    if not _TOKEN.fullmatch(tail):
+        raise InvalidRecord("id", f"feedback token {tail!r} must be 1-128 of [A-Za-z0-9._-]")
+    return f"{subject}!{tail}"
+
+
+def subject_of(feedback: str) -> str:
+    """The interaction or session that a feedback id names. Raises InvalidRecord when malformed."""
+    subject, mark, token = feedback.partition("!")
+    if not mark or not _TOKEN.fullmatch(token):
+        raise InvalidRecord("id", f"{feedback!r} is no feedback id")
+    session_of(subject)
+    return subject
+
+
+def session_of(any_id: str) -> str:
+    """The session that an id of any kind belongs to: the key of all session topics.
+
+    Raises InvalidRecord when the id is malformed.
+
+    >>> session_of("acme:chat-1~01HF7YAT00000!x")
+    'acme:chat-1'
+    """
+    subject = any_id.partition("!")[0]
+    session, mark, turn = subject.partition("~")
+    if mark and not _TURN.fullmatch(turn):
+        raise InvalidRecord("id", f"{any_id!r} has a malformed turn")
+    tenant, colon, name = session.partition(":")
+    if not (colon and _TENANT.fullmatch(tenant) and _NAME.fullmatch(name)):
+        raise InvalidRecord("id", f"{any_id!r} does not begin with <tenant>:<name>")
+    return session
+
+
+def tenant_of(any_id: str) -> str:
+    """The tenant that an id belongs to. Raises InvalidRecord when malformed."""
+    return session_of(any_id).partition(":")[0]
+
+
+def is_interaction(any_id: str) -> bool:
+    """Whether an id (not of feedback) names one interaction rather than a session."""
+    return "~" in any_id
+
+
+def trajectory(interaction: str, choice: int, inputs: Sequence[str]) -> str:
+    """The id of a revision, from what went into it: feedback ids and verdicts, in order."""
+    return str(uuid.uuid5(_NAMESPACE, "\x1f".join((interaction, str(choice), *inputs))))

@@ -1,0 +1,125 @@
+"""Settings: one frozen class per process, TOML < environment, unknown keys refused.
+
+A settings file (``TAILRACE_SETTINGS=tailrace.toml`` or ``--settings``) has the common keys at its
+top
+and one table per service::
+
+    kafka = "127.0.0.1:9092"
+    [gateway]
+    port = 8080
+
+The environment overrides: ``TAILRACE_KAFKA``, ``TAILRACE_GATEWAY_PORT``. Nothing below a
+``__main__``
+reads the environment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+import tomllib
+from typing import Any, TypeVar
+
+import msgspec
+
+from tailrace.errors import SettingsError
+
+SERVICES = (
+    "gateway",
+    "engine",
+    "rewards",
+    "graders",
+    "drift",
+    "trainer",
+    "releases",
+    "rollouts",
+    "dashboard",
+    "local",
+    "cli",
+)
+
+
+class Common(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What every process wants to know. A service's Settings class inherits from it."""
+
+    kafka: str = "127.0.0.1:9092"
+    """Bootstrap servers."""
+    prefix: str = ""
+    """Put before every topic, consumer group, transactional id and app id."""
+    registry: str | None = None
+    """URL of a Confluent schema registry; None: single-object encoding and the ``schemas``
+    topic."""
+    redis: str | None = None
+    """redis:// URL; None: what needs it answers 503."""
+    model: str = "smollm2-135m-instruct"
+    """Name under which the model is served and its topics are keyed."""
+    state_dir: Path = Path(".tailrace")
+    """Where a process keeps what must survive it; each service uses its own sub-folder."""
+    metrics_port: int | None = None
+    """Port on loopback for /metrics, /healthz and /readyz of services without HTTP of their own.
+    None: off."""
+    log_level: str = "INFO"
+
+
+S = TypeVar("S", bound=Common)
+
+
+def load(cls: type[S], service: str, environment: Mapping[str, str], file: Path | None = None) -> S:
+    """The settings of one service.
+
+    Raises SettingsError naming the key, for anything unknown, missing or of the wrong type.
+    """
+    assert service in SERVICES
+    if file is None and "TAILRACE_SETTINGS" in environment:
+        file = Path(environment["TAILRACE_SETTINGS"])
+    values = _from_file(cls, service, file) if file is not None else {}
+    values |= _from_environment(cls, service, environment)
+    try:
+        return msgspec.convert(values, cls, strict=False, dec_hook=_decode)
+    except msgspec.ValidationError as error:
+        raise SettingsError(f"{service}: {error}") from None
+
+
+def _from_file(cls: type[Common], service: str, file: Path) -> dict[str, Any]:
+    try:
+        document = tomllib.loads(file.read_text())
+    except OSError as error:
+        raise SettingsError(f"{file}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{file}: {error}") from None
+    table: dict[str, Any] = document.get(service, {})
+    for key, value in document.items():
+        if isinstance(value, dict) and key in SERVICES:
+            continue
+        if key not in Common.__struct_fields__:
+            raise SettingsError(f"{file}: unknown key {key!r}")
+    for key in table:
+        if key not in cls.__struct_fields__:
+            raise SettingsError(f"{file}: unknown key {service}.{key}")
+    return {k: v for k, v in document.items() if k in Common.__struct_fields__} | table
+
+
+def _from_environment(
+    cls: type[Common], service: str, environment: Mapping[str, str]
+) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for name, value in sorted(environment.items()):
+        if not name.startswith("TAILRACE_") or name == "TAILRACE_SETTINGS":
+            continue
+        key = name.removeprefix("TAILRACE_").lower()
+        owner, _, own_key = key.partition("_")
+        if owner == service and own_key in cls.__struct_fields__:
+            values[own_key] = value
+        elif owner == service:
+            raise SettingsError(f"{name}: unknown key {service}.{own_key}")
+        elif key in Common.__struct_fields__:
+            values.setdefault(key, value)
+        elif owner not in SERVICES:
+            raise SettingsError(f"{name}: unknown key {key!r}")
+    return values
+
+
+def _decode(kind: type, value: Any) -> Any:
+    if kind is Path and isinstance(value, str):
+        return Path(value).expanduser()
+    raise TypeError(f"cannot read a {kind.__name__} from {value!r}")

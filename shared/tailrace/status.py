@@ -1,0 +1,168 @@
+"""What ``tailrace status`` says: processes, topics, versions, engines, what waits.
+
+:func:`gather` reads a little of the log (manifests, the last hour's acks and alarms) and asks the
+processes of a local system for their health; :func:`in_words` is the same for people.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+import time
+import tomllib
+from typing import Any
+import urllib.error
+import urllib.request
+
+from tailrace import topics
+from tailrace.errors import InvalidRecord, LogError
+from tailrace.events import Alarm, ModelAck, ModelUpdate
+from tailrace.log.base import Log
+from tailrace.settings import Common
+from tailrace.stream import Decoder, read_all
+from tailrace.topics import Topic, named
+from tailrace.wire import Wire
+
+_HOUR_MS = 3_600_000
+_HEALTH_TIMEOUT_S = 2.0
+
+
+def gather(log: Log, common: Common, *, now_ms: int | None = None) -> dict[str, Any]:
+    """The state of the system that ``common`` names. Raises LogError when the broker is away."""
+    now_ms = time.time_ns() // 1_000_000 if now_ms is None else now_ms
+    found: dict[str, Any] = {
+        "kafka": common.kafka,
+        "prefix": common.prefix,
+        "model": common.model,
+        "processes": processes(common.state_dir),
+        "topics": {},
+    }
+    for topic in topics.TOPICS:
+        name = named(topic, common.prefix)
+        try:
+            starts, ends = log.starts(name), log.ends(name)
+        except LogError as error:
+            found["topics"][topic.name] = {"error": str(error)}
+            continue
+        found["topics"][topic.name] = {
+            "partitions": len(ends),
+            "records": sum(ends.values()) - sum(starts.values()),
+        }
+    if all("error" in row for row in found["topics"].values()):
+        raise LogError(f"no topic of tailrace on {common.kafka} (prefix {common.prefix!r})")
+    decoder = Decoder(log, Wire(common.registry), prefix=common.prefix)
+    found["versions"] = _versions(log, decoder, common)
+    found["engines"] = _engines(log, decoder, common, now_ms)
+    found["alarms"] = [
+        {"stream": event.stream, "state": event.state, "detector": event.detector}
+        for event in _recent(log, decoder, topics.ALARMS, common, now_ms)
+        if isinstance(event, Alarm)
+    ]
+    return found
+
+
+def processes(state_dir: Path) -> dict[str, str]:
+    """Health of each process that the settings in ``state_dir`` give a port: ready or why not.
+
+    Empty where there is no such file: a system that was not started by the local runner.
+    """
+    try:
+        document = tomllib.loads((state_dir / "settings.toml").read_text())
+    except (OSError, tomllib.TOMLDecodeError):
+        return {}
+    found = {}
+    for name, table in document.items():
+        if not isinstance(table, dict):
+            continue
+        port = table.get("port") if name == "gateway" else table.get("metrics_port")
+        if port is not None:
+            found[name] = _health(f"http://127.0.0.1:{port}/readyz")
+    return found
+
+
+def _health(url: str) -> str:
+    try:
+        with urllib.request.urlopen(url, timeout=_HEALTH_TIMEOUT_S):
+            return "ready"
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.read(200).decode(errors="replace").strip() or f"status {error.code}"
+    except (OSError, ValueError) as error:
+        return f"does not answer: {getattr(error, 'reason', error)}"
+
+
+def _versions(log: Log, decoder: Decoder, common: Common) -> dict[str, Any]:
+    name = named(topics.MODEL_UPDATES, common.prefix)
+    updates: list[ModelUpdate] = []
+    for record in read_all(log, name, committed_only=True):
+        try:
+            event = decoder.decode(record)
+        except InvalidRecord:
+            continue
+        if isinstance(event, ModelUpdate) and event.model == common.model:
+            updates.append(event)
+    if not updates:
+        return {"published": 0, "head": None, "undecided": None}
+    head = updates[-1]
+    decided = {r.partition: r.end - len(r.held) for r in head.ranges}
+    ends = log.ends(named(topics.TRAJECTORIES, common.prefix))
+    starts = log.starts(named(topics.TRAJECTORIES, common.prefix))
+    return {
+        "published": len(updates),
+        "head": head.version,
+        "kind": head.kind,
+        "digest": head.digest,
+        "created_ms": head.created_ms,
+        "undecided": sum(end - max(decided.get(p, 0), starts[p]) for p, end in ends.items()),
+    }
+
+
+def _engines(log: Log, decoder: Decoder, common: Common, now_ms: int) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for event in _recent(log, decoder, topics.MODEL_ACKS, common, now_ms):
+        if isinstance(event, ModelAck) and event.model in (None, common.model):
+            found[event.engine] = {
+                "version": event.version,
+                "state": event.state,
+                "reason": event.reason,
+                "seconds_ago": round((now_ms - event.event_time_ms) / 1000, 1),
+            }
+    return found
+
+
+def _recent(log: Log, decoder: Decoder, topic: Topic, common: Common, now_ms: int) -> list[object]:
+    name = named(topic, common.prefix)
+    found: list[object] = []
+    for record in read_all(log, name, starts=log.offsets_at(name, now_ms - _HOUR_MS)):
+        try:
+            found.append(decoder.decode(record))
+        except InvalidRecord as error:
+            found.append(error)
+    return found
+
+
+def in_words(found: dict[str, Any]) -> list[str]:
+    """For people, some lines."""
+    lines = [f"kafka {found['kafka']}  prefix {found['prefix']!r}  model {found['model']}"]
+    for name, health in found["processes"].items():
+        lines.append(f"  {name:<12} {health}")
+    versions = found["versions"]
+    if versions["head"] is None:
+        lines.append("versions: none published")
+    else:
+        lines.append(
+            f"versions: {versions['published']} published, head {versions['head']} "
+            f"({versions['kind']}, {str(versions['digest'])[:12]}), "
+            f"{versions['undecided']} trajectories undecided"
+        )
+    for name, engine in found["engines"].items():
+        why = f" ({engine['reason']})" if engine["reason"] else ""
+        lines.append(
+            f"engine {name}: {engine['state']} version {engine['version']}{why}, "
+            f"{engine['seconds_ago']:.0f} s ago"
+        )
+    for alarm in found["alarms"][-5:]:
+        lines.append(f"alarm {alarm['stream']}: {alarm['state']} ({alarm['detector']})")
+    lines.append("records:")
+    for name, row in found["topics"].items():
+        lines.append(f"  {name:<14} {row.get('error') or row['records']}")
+    return lines

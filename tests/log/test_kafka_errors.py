@@ -1,0 +1,93 @@
+"""What a broker refuses does not take with it what it delivered."""
+
+from __future__ import annotations
+
+import confluent_kafka as ck
+import pytest
+
+from tailrace.errors import Broken, Fenced, LogError
+from tailrace.log.kafka import KafkaConsumer, KafkaLog
+from tailrace.log.kafka_errors import error_of
+from tailrace.topics import OUTPUTS
+
+
+class Message:
+    """What librdkafka hands over: a record, or an error of a partition."""
+
+    def __init__(self, offset: int, error: int | None = None) -> None:
+        self._offset, self._error = offset, error
+
+    def topic(self) -> str:
+        return "t"
+
+    def partition(self) -> int:
+        return 0
+
+    def offset(self) -> int:
+        return self._offset
+
+    def error(self) -> ck.KafkaError | None:
+        return None if self._error is None else ck.KafkaError(self._error)
+
+    def timestamp(self) -> tuple[int, int]:
+        return 2, 1
+
+    def key(self) -> bytes | None:
+        return None
+
+    value = headers = key
+
+
+class Inner:
+    """Stands for librdkafka's consumer, which cannot be made to fail at will."""
+
+    def __init__(self, *messages: Message) -> None:
+        self._messages = list(messages)
+
+    def poll(self, timeout_s: float) -> Message | None:
+        return self._messages.pop(0) if self._messages else None
+
+    def consume(self, count: int, timeout_s: float) -> list[Message]:
+        taken, self._messages = self._messages[:count], self._messages[count:]
+        return taken
+
+
+def test_an_error_among_records_comes_after_them():
+    consumer = KafkaConsumer({}, None, False)
+    consumer.close()
+    denied = Message(-1, ck.KafkaError.TOPIC_AUTHORIZATION_FAILED)
+    consumer._consumer = Inner(Message(0), denied, Message(1))
+    consumer._positions = {("t", 0): 0}
+    assert [r.offset for r in consumer.poll(0.1)] == [0, 1]
+    with pytest.raises(LogError, match="AUTHORIZATION"):
+        consumer.poll(0.1)
+    assert consumer.poll(0.0) == [] and consumer.position("t", 0) == 2
+    consumer._consumer = Inner(denied)
+    with pytest.raises(LogError):
+        consumer.poll(0.1)
+
+
+@pytest.mark.kafka
+def test_who_gives_up_waiting_does_not_end_the_producer(broker, prefix):
+    log = KafkaLog(broker.bootstrap)
+    log.create([OUTPUTS], prefix=prefix, session_partitions=1)
+    producer = log.producer()
+    given_up = producer.append(prefix + "outputs", b"1", partition=0)
+    assert not given_up.cancel()
+    assert producer.append(prefix + "outputs", b"2", partition=0).result(30).offset == 1
+    assert given_up.result(1).offset == 0
+    producer.close()
+    log.close()
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (ck.KafkaError(ck.KafkaError._FATAL), Broken),
+        (ck.KafkaError(ck.KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER, "lost", True), Broken),
+        (ck.KafkaError(ck.KafkaError._FENCED, "taken over", True), Fenced),
+        (ck.KafkaError(ck.KafkaError._MSG_TIMED_OUT), LogError),
+    ],
+)
+def test_a_fatal_error_says_that_the_producer_is_broken(error, kind):
+    assert type(error_of(error, "t")) is kind

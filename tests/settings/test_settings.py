@@ -1,0 +1,120 @@
+"""tailrace.settings: a file, the environment over it, and a clear refusal of anything else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tailrace import settings
+from tailrace.errors import SettingsError
+
+
+class Settings(settings.Common, frozen=True, kw_only=True):
+    port: int = 8080
+    """Where it listens."""
+    wait_s: float = 600.0
+    """How long it waits."""
+    learn: bool = True
+    """A flag."""
+    names: list[str] = []
+    """A list."""
+    log_file: Path | None = None
+    """A path."""
+
+
+def load(tmp_path: Path, text: str = "", **environment: str) -> Settings:
+    file = tmp_path / "tailrace.toml"
+    file.write_text(text)
+    return settings.load(Settings, "gateway", environment, file)
+
+
+def test_without_anything_the_defaults_hold():
+    assert settings.load(Settings, "gateway", {}) == Settings()
+
+
+def test_a_service_takes_the_common_keys_and_its_own_table(tmp_path):
+    got = load(
+        tmp_path,
+        'kafka = "broker.example.com:9092"\nprefix = "a."\n'
+        '[gateway]\nport = 1\nnames = ["x"]\n[trainer]\nanything = 1\n',
+    )
+    assert (got.kafka, got.prefix, got.port, got.names) == (
+        "broker.example.com:9092",
+        "a.",
+        1,
+        ["x"],
+    )
+
+
+def test_a_table_may_override_a_common_key(tmp_path):
+    assert (
+        load(tmp_path, 'log_level = "INFO"\n[gateway]\nlog_level = "DEBUG"\n').log_level == "DEBUG"
+    )
+
+
+def test_the_environment_is_above_the_file(tmp_path):
+    got = load(
+        tmp_path,
+        'kafka = "a:1"\n[gateway]\nport = 1\n',
+        TAILRACE_KAFKA="b:2",
+        TAILRACE_GATEWAY_PORT="2",
+        TAILRACE_GATEWAY_WAIT_S="1.5",
+        TAILRACE_GATEWAY_LEARN="false",
+        TAILRACE_TRAINER_LR="3",
+        HOME="/",
+    )
+    assert (got.kafka, got.port, got.wait_s, got.learn) == ("b:2", 2, 1.5, False)
+
+
+def test_a_service_variable_is_above_a_common_one(tmp_path):
+    for environment in (
+        {"TAILRACE_LOG_LEVEL": "INFO", "TAILRACE_GATEWAY_LOG_LEVEL": "DEBUG"},
+        {"TAILRACE_GATEWAY_LOG_LEVEL": "DEBUG", "TAILRACE_STATE_DIR": "x"},
+    ):
+        assert load(tmp_path, **environment).log_level == "DEBUG"
+
+
+def test_a_common_variable_is_above_the_file(tmp_path):
+    assert load(tmp_path, 'log_level = "INFO"\n', TAILRACE_LOG_LEVEL="DEBUG").log_level == "DEBUG"
+
+
+def test_the_file_can_be_named_by_the_environment(tmp_path):
+    file = tmp_path / "t.toml"
+    file.write_text("[gateway]\nport = 7\n")
+    assert settings.load(Settings, "gateway", {"TAILRACE_SETTINGS": str(file)}).port == 7
+
+
+def test_a_home_path_is_expanded(tmp_path):
+    assert load(tmp_path, 'state_dir = "~/x"\n').state_dir == Path.home() / "x"
+    assert load(tmp_path, '[gateway]\nlog_file = "~/y"\n').log_file == Path.home() / "y"
+
+
+@pytest.mark.parametrize(
+    ("text", "environment", "named"),
+    [
+        ("kafkaa = 1\n", {}, "kafkaa"),
+        ("[gateway]\nprot = 1\n", {}, "gateway.prot"),
+        ("[gatway]\nport = 1\n", {}, "gatway"),
+        ('[gateway]\nport = "many"\n', {}, "port"),
+        ("[gateway]\nwait_s = []\n", {}, "wait_s"),
+        ("kafka = 1\n", {}, "kafka"),
+        ("gateway = 1\n", {}, "gateway"),
+        ("[gateway]\nport = 1\nport = 2\n", {}, "tailrace.toml"),
+        ("", {"TAILRACE_KAFKAA": "1"}, "TAILRACE_KAFKAA"),
+        ("", {"TAILRACE_GATEWAY_PROT": "1"}, "TAILRACE_GATEWAY_PROT"),
+        ("", {"TAILRACE_GATEWAY_PORT": "many"}, "port"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path, text, environment, named):
+    with pytest.raises(SettingsError, match=named):
+        load(tmp_path, text, **environment)
+
+
+def test_a_missing_or_unreadable_file_is_refused(tmp_path):
+    with pytest.raises(SettingsError, match="nowhere"):
+        settings.load(Settings, "gateway", {}, tmp_path / "nowhere.toml")
+    binary = tmp_path / "binary.toml"
+    binary.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(SettingsError, match="binary"):
+        settings.load(Settings, "gateway", {}, binary)
