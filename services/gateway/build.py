@@ -1,0 +1,79 @@
+"""The gateway's parts, put together from settings. Called by ``__main__`` and by tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import time
+
+from services.gateway.app import Gateway
+from services.gateway.capture import Capture
+from services.gateway.engine import Engine
+from services.gateway.fate import Fate
+from services.gateway.fold import Fold
+from services.gateway.link import Link
+from services.gateway.settings import Settings
+from services.gateway.spool import Spool
+from services.gateway.tokenizer import Tokenizer
+from tailrace.log.base import Log
+from tailrace.log.kafka import KafkaLog
+from tailrace.stream import Writer, publish_schemas
+from tailrace.wire import Wire
+
+
+def build(
+    settings: Settings,
+    *,
+    now_ms: Callable[[], int],
+    log: Log | None = None,
+    step: Callable[[int], None] = lambda number: None,
+) -> tuple[Gateway, Fold | None]:
+    """A gateway, and the thread that keeps its view of feedback (None without Redis).
+
+    ``log``: None for the Kafka that the settings name. ``step``: see Capture and Gateway.
+
+    Raises SettingsError without a tokenizer, sqlite3.Error or OSError when the spool cannot be
+    used (another gateway has it), InvalidRecord when a key's tenant is malformed.
+    """
+    tokenizer = Tokenizer(settings.model_dir)
+    if log is None:
+        log = KafkaLog(settings.kafka, delivery_timeout_s=settings.ack_s)
+    kafka = log
+
+    def connect() -> Writer:
+        publish_schemas(kafka, prefix=settings.prefix)
+        wire = Wire(settings.registry)
+        return Writer(kafka.producer(), wire, prefix=settings.prefix, source="gateway")
+
+    spool = Spool(
+        settings.state_dir / "gateway" / "spool.sqlite", Wire(), max_bytes=settings.spool_bytes
+    )
+    gateway = Gateway(
+        settings,
+        tokenizer=tokenizer,
+        engine=Engine(
+            settings.engine_url,
+            wait_s=settings.engine_wait_s,
+            silence_s=settings.engine_silence_s,
+            now_s=time.monotonic,
+        ),
+        capture=Capture(Link(connect), spool, queue_bytes=settings.queue_bytes, step=step),
+        fate=Fate(
+            settings.redis,
+            prefix=settings.prefix,
+            model=settings.model,
+            ttl_s=settings.fate_ttl_s,
+            now_s=time.monotonic,
+        ),
+        now_ms=now_ms,
+        step=step,
+    )
+    fold = None
+    if settings.redis is not None:
+        fold = Fold(
+            kafka,
+            lambda: Wire(settings.registry),
+            settings.redis,
+            prefix=settings.prefix,
+            ttl_s=settings.fate_ttl_s,
+        )
+    return gateway, fold

@@ -1,0 +1,213 @@
+"""What became of a feedback: a view in Redis of what the log says, for ``GET /v1/feedback/{id}``.
+
+The gateway itself notes what it accepted (so that the same id with another body is seen); all else
+is folded from receipts, model updates and acks by :mod:`services.gateway.fold`. Everything here can
+be rebuilt from Kafka, and nothing waits for it: where Redis is away, claims are ``unknown`` and
+looking is refused. After a failed call Redis is left alone for a second.
+
+Keys, under ``<prefix>tailrace:``: ``feedback:<id>`` and ``trajectory:<id>`` (hashes),
+``served:<model>`` (version to log time) with ``versions:<model>`` (the versions, sorted).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
+import json
+import logging
+from typing import Any, Literal, TypeVar, cast
+
+from redis import exceptions
+import redis.asyncio
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from services.gateway import metrics
+from services.gateway.feedback import digest
+from tailrace.events import Feedback
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+Client = Any  # redis.asyncio.Redis, whose own types and stubs disagree
+Claim = Literal["new", "accepted", "conflict", "unknown"]
+_TIMEOUT_S = 0.5
+_REST_S = 1.0
+_TRAINED = ("trained", "compensated")
+
+
+class Unavailable(Exception):
+    """Redis is not there."""
+
+
+class Names:
+    """The keys of the view."""
+
+    def __init__(self, prefix: str) -> None:
+        self._base = f"{prefix}tailrace:"
+
+    def feedback(self, feedback_id: str) -> str:
+        return f"{self._base}feedback:{feedback_id}"
+
+    def trajectory(self, trajectory_id: str) -> str:
+        return f"{self._base}trajectory:{trajectory_id}"
+
+    def served(self, model: str) -> str:
+        return f"{self._base}served:{model}"
+
+    def versions(self, model: str) -> str:
+        return f"{self._base}versions:{model}"
+
+    def offsets(self) -> str:
+        return f"{self._base}folded"
+
+
+class Fate:
+    """The view, from the gateway's event loop."""
+
+    def __init__(
+        self,
+        url: str | None,
+        *,
+        prefix: str,
+        model: str,
+        ttl_s: int,
+        now_s: Callable[[], float],
+    ) -> None:
+        """``url`` None: there is no Redis. ``now_s``: a monotonic clock."""
+        self._client: Client = (
+            None
+            if url is None
+            else redis.asyncio.Redis.from_url(
+                url,
+                decode_responses=True,
+                socket_timeout=_TIMEOUT_S,
+                socket_connect_timeout=_TIMEOUT_S,
+                retry=Retry(NoBackoff(), 1),
+            )
+        )
+        self._names = Names(prefix)
+        self._model = model
+        self._ttl_s = ttl_s
+        self._now_s = now_s
+        self._rests_until_s = 0.0
+
+    async def claim(self, record: Feedback) -> Claim:
+        """Whether this id was seen: ``accepted`` with the same body, ``conflict`` with another."""
+        key, mark = self._names.feedback(record.feedback_id), digest(record)
+
+        async def call(client: Client) -> list[Any]:
+            pipe = client.pipeline(transaction=True)
+            pipe.hsetnx(key, "digest", mark)
+            pipe.hmget(key, ["digest", "accepted"])
+            pipe.expire(key, self._ttl_s)
+            return cast(list[Any], await pipe.execute())
+
+        try:
+            _, (known, accepted), _ = await self._call("claim", call)
+        except Unavailable:
+            return "unknown"
+        if known != mark:
+            return "conflict"
+        return "accepted" if accepted else "new"
+
+    async def accepted(self, records: Sequence[Feedback], now_ms: int) -> None:
+        """Note that these are durable. Says nothing when Redis is away."""
+
+        async def call(client: Client) -> None:
+            pipe = client.pipeline(transaction=False)
+            for record in records:
+                key = self._names.feedback(record.feedback_id)
+                pipe.hset(key, mapping={"digest": digest(record), "accepted": str(now_ms)})
+                pipe.expire(key, self._ttl_s)
+            await pipe.execute()
+
+        try:
+            await self._call("accepted", call)
+        except Unavailable:
+            pass
+
+    async def release(self, records: Sequence[Feedback]) -> None:
+        """Forget claims of what could not be kept: it may come again, changed."""
+
+        async def call(client: Client) -> None:
+            pipe = client.pipeline(transaction=False)
+            for record in records:
+                pipe.hdel(self._names.feedback(record.feedback_id), "digest")
+            await pipe.execute()
+
+        try:
+            await self._call("release", call)
+        except Unavailable:
+            pass
+
+    async def look(self, feedback_id: str) -> dict[str, Any] | None:
+        """What became of a feedback, as JSON; None when nothing is known of it.
+
+        Raises Unavailable.
+        """
+        return await self._call("look", lambda client: self._look(client, feedback_id))
+
+    async def _look(self, client: Client, feedback_id: str) -> dict[str, Any] | None:
+        found = await _await(client.hgetall(self._names.feedback(feedback_id)))
+        if "outcome" not in found and "accepted" not in found:
+            return None
+        trajectories = []
+        for trajectory_id in json.loads(found.get("trajectories", "[]")):
+            known = await _await(client.hgetall(self._names.trajectory(trajectory_id)))
+            version = known.get("version")
+            trajectories.append(
+                {
+                    "trajectory_id": trajectory_id,
+                    "outcome": known.get("outcome", "pending"),
+                    "reason": known.get("reason") or None,
+                    "version": None if version is None else int(version),
+                }
+            )
+        trained = min(
+            (t["version"] for t in trajectories if t["outcome"] in _TRAINED), default=None
+        )
+        since_ms = None if trained is None else await self._serving_since(client, trained)
+        return {
+            "feedback_id": feedback_id,
+            "outcome": found.get("outcome", "pending"),
+            "reason": found.get("reason") or None,
+            "trajectories": trajectories,
+            "trained_version": trained,
+            "serving_since_ms": since_ms,
+            "serving_since": None if since_ms is None else _iso(since_ms),
+        }
+
+    async def _serving_since(self, client: Client, version: int) -> int | None:
+        # An engine may skip versions: the first one at or above serves what this one learned.
+        later = await _await(
+            client.zrangebyscore(self._names.versions(self._model), version, "+inf", 0, 64)
+        )
+        if not later:
+            return None
+        times = await _await(client.hmget(self._names.served(self._model), later))
+        return min((int(t) for t in times if t is not None), default=None)
+
+    async def close(self) -> None:
+        if self._client is not None:
+            await self._client.aclose()
+
+    async def _call(self, use: str, work: Callable[[Client], Awaitable[T]]) -> T:
+        if self._client is None or self._now_s() < self._rests_until_s:
+            raise Unavailable
+        try:
+            return await work(self._client)
+        except (exceptions.RedisError, OSError, TimeoutError) as error:
+            self._rests_until_s = self._now_s() + _REST_S
+            metrics.REDIS_ERRORS.labels(use).inc()
+            log.warning("redis failed use=%s error=%r", use, error)
+            raise Unavailable from None
+
+
+async def _await(value: Any) -> Any:
+    # redis-py types each command as "result or awaitable of it".
+    return await value
+
+
+def _iso(time_ms: int) -> str:
+    moment = datetime.fromtimestamp(time_ms / 1000, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

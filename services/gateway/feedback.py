@@ -1,0 +1,154 @@
+"""Feedback over HTTP: TensorZero's shape to Feedback records, checked as far as it can be. Pure.
+
+``{"metric_name", "value", "inference_id" | "episode_id", "feedback_id"?, "tags"?, …}`` or an array
+of it; the table is :mod:`tailrace.feedback_json`. On top of it: ids get or must carry the caller's
+tenant, an interaction from the future is impossible, a metric that the settings know must have its
+kind. Called by :mod:`services.gateway.inbox`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import hashlib
+from typing import Any
+import uuid
+
+import msgspec
+
+from services.gateway.caller import Caller
+from services.gateway.errors import ApiError, invalid
+from tailrace import feedback_json, ids
+from tailrace.errors import InvalidRecord
+from tailrace.events import Feedback
+from tailrace.ids import ForeignTenant
+
+MOST = 1000
+_SKEW_MS = 10 * 60 * 1000
+_FIRST_MS = 1_577_836_800_000
+"""2020: no interaction is older."""
+_SOURCES = ("user", "implicit")
+_LARGEST_CHOICE = 127
+_RETRACTIONS = uuid.UUID("0d6c3c4f-52a1-5d2c-8a3e-7472616365ff")
+
+
+def read(
+    body: bytes,
+    caller: Caller,
+    *,
+    user: str | None,
+    kinds: Mapping[str, str],
+    now_ms: int,
+) -> tuple[list[Feedback], bool]:
+    """The records of a request body, and whether it was an array. All of them or none.
+
+    Raises ApiError: 400 for what is malformed, 403 for another tenant's id; in an array ``param``
+    says which.
+    """
+    document = _json(body)
+    if not isinstance(document, list):
+        return [_one(document, caller, user, kinds, now_ms)], False
+    if not 1 <= len(document) <= MOST:
+        raise invalid(f"an array of feedback holds 1 to {MOST}")
+    records = []
+    for number, entry in enumerate(document):
+        try:
+            records.append(_one(entry, caller, user, kinds, now_ms))
+        except ApiError as error:
+            raise ApiError(
+                error.status, error.message, code=error.code, param=f"[{number}]"
+            ) from None
+    return records, True
+
+
+def retraction(feedback_id: str, caller: Caller, *, user: str | None, now_ms: int) -> Feedback:
+    """The record that takes a feedback back; the same one for each attempt.
+
+    Raises ForeignTenant, InvalidRecord for a malformed id.
+    """
+    feedback_id = claim(feedback_id, caller.tenant)
+    subject = ids.subject_of(feedback_id)
+    token = f"retract-{uuid.uuid5(_RETRACTIONS, feedback_id).hex}"
+    interaction = ids.is_interaction(subject)
+    return Feedback(
+        feedback_id=ids.feedback_of(subject, token),
+        interaction_id=subject if interaction else None,
+        session_id=None if interaction else subject,
+        event_time_ms=now_ms,
+        tenant=caller.tenant,
+        action="retract",
+        replaces=feedback_id,
+        principal=caller.principal,
+        user=user,
+    )
+
+
+def claim(any_id: str, tenant: str) -> str:
+    """The full id of what a caller of ``tenant`` named.
+
+    Raises ForeignTenant, InvalidRecord when it is malformed.
+    """
+    if ":" not in any_id:
+        any_id = f"{tenant}:{any_id}"
+    if ids.tenant_of(any_id) != tenant:
+        raise ForeignTenant(f"{any_id!r} is not of tenant {tenant!r}")
+    return any_id
+
+
+def digest(record: Feedback) -> str:
+    """Of what a feedback says, without when and by which key. Same id and digest: the same."""
+    said = msgspec.structs.replace(record, event_time_ms=0, principal=None)
+    return hashlib.sha256(msgspec.json.encode(said)).hexdigest()
+
+
+def _json(body: bytes) -> Any:
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ApiError(400, f"the body is not JSON: {error}", code="invalid_json") from None
+    except RecursionError:
+        raise ApiError(400, "the body is nested too deeply", code="invalid_json") from None
+
+
+def _one(
+    document: Any, caller: Caller, user: str | None, kinds: Mapping[str, str], now_ms: int
+) -> Feedback:
+    try:
+        record = feedback_json.from_document(_claimed(document, caller.tenant), now_ms=now_ms)
+        _check(record, kinds, now_ms)
+    except InvalidRecord as error:
+        status = 403 if isinstance(error, ForeignTenant) else 400
+        raise ApiError(status, str(error), code=error.reason) from None
+    return msgspec.structs.replace(
+        record, tenant=caller.tenant, principal=caller.principal, user=record.user or user
+    )
+
+
+def _claimed(document: Any, tenant: str) -> Any:
+    """The document with full ids, and a feedback id of ours where it has none."""
+    if not isinstance(document, dict):
+        return document
+    document = dict(document)
+    for name in ("inference_id", "episode_id"):
+        if isinstance(document.get(name), str):
+            document[name] = claim(document[name], tenant)
+    for name in ("feedback_id", "replaces"):
+        if isinstance(document.get(name), str) and "!" in document[name]:
+            document[name] = claim(document[name], tenant)
+    subject = document.get("inference_id") or document.get("episode_id")
+    if document.get("feedback_id") is None and isinstance(subject, str):
+        document["feedback_id"] = ids.new_feedback(subject)
+    return document
+
+
+def _check(record: Feedback, kinds: Mapping[str, str], now_ms: int) -> None:
+    if record.source not in _SOURCES or record.grader is not None:
+        raise InvalidRecord("source", f"source is one of {', '.join(_SOURCES)}")
+    if not 0 <= record.choice <= _LARGEST_CHOICE:
+        raise InvalidRecord("choice", f"choice is between 0 and {_LARGEST_CHOICE}")
+    if record.interaction_id is not None:
+        begun_ms = ids.turn_time_ms(record.interaction_id)
+        if not _FIRST_MS <= begun_ms <= now_ms + _SKEW_MS:
+            raise InvalidRecord("impossible", f"{record.interaction_id!r} cannot have happened")
+    wanted = kinds.get(record.metric or "")
+    if record.action == "set" and wanted is not None and record.kind != wanted:
+        raise InvalidRecord("value", f"{record.metric} is {wanted}, not {record.kind}")

@@ -1,0 +1,136 @@
+"""The routes of feedback: give it, take it back, ask what became of it.
+
+A 202 is a promise: the record is on Kafka or fsynced on disk. Redis is asked whether an id was seen
+with another body, and otherwise never needed. Called by :mod:`services.gateway.app`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+from starlette.background import BackgroundTask
+from starlette.requests import Request
+from starlette.responses import Response
+
+from services.gateway import feedback, requests
+from services.gateway.caller import Keys
+from services.gateway.capture import Capture
+from services.gateway.errors import ApiError
+from services.gateway.event import SpoolFull
+from services.gateway.fate import Fate, Unavailable
+from tailrace import ids
+from tailrace.errors import InvalidRecord
+from tailrace.events import Feedback
+
+_RETRY = {"retry-after": "5"}
+
+
+class Inbox:
+    """What takes feedback in."""
+
+    def __init__(
+        self,
+        *,
+        keys: Keys,
+        capture: Capture,
+        fate: Fate,
+        kinds: Mapping[str, str],
+        max_bytes: int,
+        now_ms: Callable[[], int],
+        step: Callable[[int], None],
+    ) -> None:
+        """``kinds``: metric to kind. ``step`` is told the numbered points at which a test may end
+        the process: 2 feedback is durable, not answered; 3 it is answered."""
+        self._keys = keys
+        self._capture = capture
+        self._fate = fate
+        self._kinds = kinds
+        self._max_bytes = max_bytes
+        self._now_ms = now_ms
+        self._step = step
+
+    async def give(self, request: Request) -> Response:
+        """POST /v1/feedback: 202 when Kafka or the disk has it."""
+        caller = self._keys.caller(request)
+        records, many = feedback.read(
+            await requests.read(request, self._max_bytes),
+            caller,
+            user=request.headers.get("x-tailrace-user"),
+            kinds=self._kinds,
+            now_ms=self._now_ms(),
+        )
+        await self._keep(records)
+        answer: Any = [{"feedback_id": record.feedback_id} for record in records]
+        return self._accepted(answer if many else answer[0])
+
+    async def retract(self, request: Request) -> Response:
+        """DELETE /v1/feedback/{id}: a feedback that takes another back."""
+        caller = self._keys.caller(request)
+        record = feedback.retraction(
+            request.path_params["feedback_id"],
+            caller,
+            user=request.headers.get("x-tailrace-user"),
+            now_ms=self._now_ms(),
+        )
+        await self._keep([record])
+        return self._accepted({"feedback_id": record.feedback_id, "retracts": record.replaces})
+
+    async def _keep(self, records: list[Feedback]) -> None:
+        """Make it durable. Raises ApiError (409 for an id with another body, 503 when full), or
+        InvalidRecord."""
+        fresh: dict[str, Feedback] = {}
+        for record in records:
+            known = fresh.get(record.feedback_id)
+            claim = await self._fate.claim(record)
+            if claim == "conflict" or (
+                known is not None and feedback.digest(known) != feedback.digest(record)
+            ):
+                await self._fate.release(list(fresh.values()))
+                raise ApiError(
+                    409,
+                    f"feedback {record.feedback_id!r} was given before, with another body",
+                    code="conflict",
+                    param="feedback_id",
+                )
+            if claim != "accepted":
+                fresh[record.feedback_id] = record
+        if not fresh:
+            return
+        try:
+            await self._capture.keep(list(fresh.values()))
+        except InvalidRecord:
+            await self._fate.release(list(fresh.values()))
+            raise
+        except SpoolFull as error:
+            await self._fate.release(list(fresh.values()))
+            raise ApiError(
+                503, f"feedback cannot be kept now: {error}", code="spool_full", headers=_RETRY
+            ) from None
+        self._step(2)
+        await self._fate.accepted(list(fresh.values()), self._now_ms())
+
+    def _accepted(self, answer: Any) -> Response:
+        async def answered() -> None:
+            self._step(3)
+
+        body = msgspec.json.encode(answer)
+        return Response(
+            body, 202, media_type="application/json", background=BackgroundTask(answered)
+        )
+
+    async def look(self, request: Request) -> Response:
+        """GET /v1/feedback/{id}: what became of it."""
+        caller = self._keys.caller(request)
+        feedback_id = feedback.claim(request.path_params["feedback_id"], caller.tenant)
+        ids.subject_of(feedback_id)
+        try:
+            known = await self._fate.look(feedback_id)
+        except Unavailable:
+            raise ApiError(
+                503, "the view of feedback needs Redis", code="no_redis", headers=_RETRY
+            ) from None
+        if known is None:
+            raise ApiError(404, f"nothing is known of {feedback_id!r}", code="feedback_not_found")
+        return Response(msgspec.json.encode(known), media_type="application/json")

@@ -1,0 +1,200 @@
+"""Feedback over HTTP, without Redis: checked, durable, spooled, in order."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from services.gateway import feedback
+from services.gateway.caller import Caller
+from tailrace import ids, topics
+from tailrace.log import memory
+from tests.gateway.conftest import read
+from tests.gateway.fakevllm import wait_until
+
+TURN = ids.new_interaction("default:chat", 1_790_000_000_000)
+NOW_MS = 1_790_000_100_000
+ME = Caller("default", None)
+
+
+def parse(document, kinds=None):
+    body = document if isinstance(document, bytes) else json.dumps(document).encode()
+    return feedback.read(body, ME, user="u", kinds=kinds or {}, now_ms=NOW_MS)
+
+
+def thumbs(**changes):
+    said = {"metric_name": "thumbs", "value": True, "inference_id": TURN}
+    return {k: v for k, v in (said | changes).items() if v is not ...}
+
+
+def test_ids_are_made_and_completed():
+    (record,), many = parse(thumbs())
+    assert not many and record.feedback_id.startswith(f"{TURN}!")
+    assert (record.tenant, record.user, record.boolean) == ("default", "u", True)
+    (record,), _ = parse(thumbs(inference_id=TURN.partition(":")[2], feedback_id="t"))
+    assert (record.interaction_id, record.feedback_id) == (TURN, f"{TURN}!t")
+    (record,), _ = parse(thumbs(inference_id=..., episode_id="chat", feedback_id="default:chat!t"))
+    assert (record.session_id, record.feedback_id) == ("default:chat", "default:chat!t")
+
+
+@pytest.mark.parametrize(
+    ("document", "status", "code"),
+    [
+        (b"{", 400, "invalid_json"),
+        (b'{"value": NaN}', 400, "invalid_json"),
+        (b"[" * 100_000, 400, "invalid_json"),
+        (b'{"metric_name":"stars","value":1e999,"inference_id":"%s"}' % TURN.encode(), 400, None),
+        (thumbs(value=10**400), 400, None),
+        (thumbs(value=...), 400, "value"),
+        (thumbs(value=None), 400, "value"),
+        (thumbs(value=[1]), 400, "json"),
+        (thumbs(value="maybe"), 400, "value"),
+        (thumbs(value=1), 400, "value"),
+        (thumbs(metric_name="stars", value=True), 400, "value"),
+        (thumbs(metric_name="comment", value=4), 400, "value"),
+        (thumbs(metric_name=...), 400, "metric"),
+        (thumbs(inference_id=...), 400, "subject"),
+        (thumbs(episode_id="chat"), 400, "subject"),
+        (thumbs(inference_id="default:chat"), 400, "subject"),
+        (thumbs(inference_id="a b~c"), 400, "id"),
+        (thumbs(inference_id=4), 400, "json"),
+        (thumbs(inference_id=f"acme:{TURN.partition(':')[2]}"), 403, "foreign"),
+        (thumbs(inference_id=ids.new_interaction("default:s", NOW_MS * 2)), 400, "impossible"),
+        (thumbs(inference_id="default:s~0000000000000"), 400, "impossible"),
+        (thumbs(feedback_id="default:other!t"), 400, "id"),
+        (thumbs(feedback_id="a b"), 400, "id"),
+        (thumbs(replaces="acme:chat!t"), 403, "foreign"),
+        (thumbs(choice=-1), 400, None),
+        (thumbs(choice=128), 400, None),
+        (thumbs(source="grader"), 400, "source"),
+        (thumbs(grader="me"), 400, "source"),
+        (thumbs(action="retract", value=...), 400, "action"),
+        (thumbs(metricname="x"), 400, "json"),
+        (b"4", 400, "json"),
+        (b"[]", 400, "invalid_value"),
+    ],
+)
+def test_what_is_refused(document, status, code):
+    with pytest.raises(feedback.ApiError) as caught:
+        parse(document, {"thumbs": "boolean", "stars": "number"})
+    assert (caught.value.status, caught.value.code) == (status, code or caught.value.code)
+
+
+def test_an_array_says_which_is_wrong():
+    with pytest.raises(feedback.ApiError) as caught:
+        parse([thumbs(), thumbs(choice=-1)])
+    assert caught.value.param == "[1]"
+
+
+def test_a_retraction_is_the_same_each_time():
+    first = feedback.retraction(f"{TURN}!t", ME, user=None, now_ms=1)
+    again = feedback.retraction(f"{TURN}!t", ME, user=None, now_ms=2)
+    assert first.feedback_id == again.feedback_id
+    assert feedback.digest(first) == feedback.digest(again)
+    assert (first.action, first.replaces, first.interaction_id) == ("retract", f"{TURN}!t", TURN)
+
+
+def test_given_and_taken_back(gateway):
+    answer = gateway.chat()
+    sent = gateway.http.post(
+        "/v1/feedback",
+        json={
+            "metric_name": "thumbs",
+            "value": False,
+            "inference_id": answer.id,
+            "tags": {"a": "b"},
+        },
+        headers={"x-tailrace-user": "u9"},
+    )
+    assert sent.status_code == 202
+    feedback_id = sent.json()["feedback_id"]
+    many = gateway.http.post(
+        "/v1/feedback",
+        json=[
+            {"metric_name": "stars", "value": 4, "inference_id": answer.id, "feedback_id": "one"},
+            {"metric_name": "comment", "value": "so so", "inference_id": answer.id},
+        ],
+    )
+    assert many.status_code == 202 and many.json()[0] == {"feedback_id": f"{answer.id}!one"}
+    taken = gateway.http.delete(f"/v1/feedback/{feedback_id}")
+    assert taken.status_code == 202 and taken.json()["retracts"] == feedback_id
+    records = gateway.records(topics.FEEDBACK, 4)
+    assert [r.action for r in records] == ["set", "set", "set", "retract"]
+    assert (records[0].user, records[0].tags, records[0].boolean) == ("u9", {"a": "b"}, False)
+    assert gateway.http.delete("/v1/feedback/acme:s!x").status_code == 403
+    assert gateway.http.delete("/v1/feedback/nonsense").status_code == 400
+    assert gateway.http.get(f"/v1/feedback/{feedback_id}").status_code == 503
+    assert gateway.http.get("/v1/feedback/acme:s!x").status_code == 403
+    assert gateway.http.get("/v1/feedback/nonsense").status_code == 400
+
+
+def test_the_same_id_twice_in_an_array(gateway):
+    said = [thumbs(feedback_id="x"), thumbs(feedback_id="x", value=False)]
+    said = [s | {"inference_id": gateway.chat().id} for s in said]
+    said[1]["inference_id"] = said[0]["inference_id"]
+    assert gateway.http.post("/v1/feedback", json=said).status_code == 409
+    assert gateway.http.post("/v1/feedback", json=[said[0], said[0]]).status_code == 202
+    assert len(gateway.records(topics.FEEDBACK, 1)) == 1
+
+
+def test_kafka_goes_away_and_comes_back(gateway, log):
+    answer = gateway.chat()
+    gateway.on_kafka()
+    log.down = True
+    for number in range(5):
+        said = {"metric_name": "stars", "value": number, "inference_id": answer.id}
+        assert gateway.http.post("/v1/feedback", json=said).status_code == 202
+    log.down = False
+    assert [r.number for r in gateway.records(topics.FEEDBACK, 5)] == [0, 1, 2, 3, 4]
+    gateway.on_kafka()
+
+
+def test_a_full_spool_refuses_and_says_when_to_come_again(start, log):
+    log.down = True
+    gateway = start(spool_bytes=20_000)
+    answer = gateway.chat()
+    said = {"metric_name": "comment", "value": "x" * 900, "inference_id": answer.id}
+    statuses = [gateway.http.post("/v1/feedback", json=said) for _ in range(30)]
+    accepted = sum(response.status_code == 202 for response in statuses)
+    assert 10 < accepted < 25
+    assert statuses[-1].status_code == 503 and statuses[-1].headers["retry-after"]
+    assert statuses[-1].json()["error"]["code"] == "spool_full"
+    log.down = False
+    gateway.on_kafka()
+    assert len(read(log, topics.FEEDBACK)) == accepted
+    assert gateway.http.post("/v1/feedback", json=said).status_code == 202
+
+
+def test_what_had_no_room_is_written_without_content(start, log):
+    log.down = True
+    gateway = start(spool_bytes=12_000, queue_bytes=100_000)
+    for _ in range(20):
+        gateway.chat(messages=[{"role": "user", "content": "water " * 50}])
+    log.down = False
+    prompts, outputs = gateway.records(topics.PROMPTS, 20), gateway.records(topics.OUTPUTS, 20)
+    gateway.on_kafka()
+    lost = [o for o in outputs if o.untrainable == "capture_lost"]
+    assert 0 < len(lost) < 20 and all(o.content is None for o in lost)
+    whole = {p.interaction_id for p in prompts if p.content is not None}
+    assert all(o.interaction_id in whole for o in outputs if o.untrainable is None)
+    assert len({o.interaction_id for o in outputs}) == 20
+    wait_until(lambda: "tailrace_gateway_lost_total" in gateway.http.get("/metrics").text, "count")
+
+
+def test_what_the_log_never_takes_does_not_stand_in_the_way(start, log, monkeypatch):
+    log.down = True
+    gateway = start()
+    long = gateway.chat(messages=[{"role": "user", "content": "water " * 2_000}])
+    said = {"metric_name": "comment", "value": "x" * 9_000, "inference_id": long.id}
+    assert gateway.http.post("/v1/feedback", json=said).status_code == 202
+    gateway.chat()
+    monkeypatch.setattr(memory, "MAX_RECORD_BYTES", 5_000)
+    log.down = False
+    gateway.on_kafka()
+    prompts = {p.interaction_id: p for p in gateway.records(topics.PROMPTS, 2)}
+    assert len(prompts) == 2 and prompts[long.id].content is None
+    answer = gateway.http.post("/v1/feedback", json=said)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "too_large")
+    assert gateway.http.post("/v1/feedback", json=said | {"value": "short"}).status_code == 202
+    assert [r.content.text for r in read(log, topics.FEEDBACK)] == ["short"]
