@@ -1,0 +1,1 @@
+"""The engine: supervises vLLM and swaps every new version of the weights into it."""

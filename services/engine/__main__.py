@@ -1,0 +1,136 @@
+"""``python -m services.engine``: one engine, with the vLLM it runs or attached to one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+import logging
+import os
+from pathlib import Path
+import secrets
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from services.engine.settings import Settings
+from services.engine.vllm import Vllm, core_numbers
+from tailrace import process
+from tailrace.errors import LogError
+
+if TYPE_CHECKING:
+    from tailrace.weights.store import Store
+
+
+def main(argv: list[str] | None = None, step: Callable[[str], None] = lambda point: None) -> int:
+    """Run until SIGTERM. Exit code 2 for settings that cannot work.
+
+    ``step`` is told every commit point of a swap; kill tests end the process there.
+    """
+    settings = process.start("engine", Settings, argv)
+    if settings.model_folder is None:
+        return _wrong("engine.model_folder: required")
+    if settings.vllm_url is not None and settings.admin_token is None:
+        return _wrong("engine.admin_token: required with engine.vllm_url")
+    try:
+        core_numbers(settings.cores or "0")
+    except ValueError as error:
+        return _wrong(f"engine.cores: {error}")
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it reports every request as news
+    stop = process.stopping()
+
+    from services.engine.acks import Acks
+    from services.engine.admin import HttpAdmin
+    from services.engine.engine import Engine
+    from services.engine.releases import Releases
+    from services.engine.server import Server
+    from services.engine.slot import Slot
+    from services.engine.swap import Swap
+    from tailrace.events import ModelAck
+    from tailrace.log.base import Position
+    from tailrace.log.kafka import KafkaLog
+    from tailrace.stream import Writer, publish_schemas
+    from tailrace.topics import MODEL_ACKS
+    from tailrace.weights.subscriber import Subscriber
+    from tailrace.wire import Wire
+
+    own_dir = settings.state_dir / "engine" / settings.id
+    own_dir.mkdir(parents=True, exist_ok=True)
+    token = settings.admin_token or secrets.token_hex(32)
+    url = settings.vllm_url or f"http://127.0.0.1:{settings.vllm_port}"
+    admin = HttpAdmin(
+        url, token, model=settings.model, call_s=settings.call_s, score_s=settings.canary_s
+    )
+    child = None
+    if settings.vllm_url is None:
+        child = Vllm(settings, token, os.environ, own_dir / "vllm.log")
+    server = Server(child, admin.healthy, clock=time.monotonic, start_s=settings.start_s)
+    server.check()  # vLLM takes half a minute: it starts while the folder is read
+
+    try:
+        store = _version_0(settings.model_folder)
+    except (OSError, ValueError) as error:
+        server.stop()
+        return _wrong(f"engine.model_folder: {error}")
+    log, wire = KafkaLog(settings.kafka), Wire(settings.registry)
+    writer = Writer(log.producer(), wire, prefix=settings.prefix, source="engine")
+    published = False
+
+    def ack(record: ModelAck) -> Future[Position]:
+        nonlocal published
+        if not published:
+            publish_schemas(log, prefix=settings.prefix)
+            published = True
+        return writer.write(MODEL_ACKS, record)
+
+    acks = Acks(
+        engine=settings.id,
+        model=settings.model,
+        write=ack,
+        wall_ms=lambda: time.time_ns() // 1_000_000,
+    )
+    engine = Engine(
+        store=store,
+        subscriber=Subscriber(log, wire, model=settings.model, prefix=settings.prefix),
+        releases=Releases(log, wire, model=settings.model, prefix=settings.prefix),
+        server=server,
+        admin=admin,
+        swap=Swap(
+            admin, clock=time.monotonic, wait=time.sleep, settle_s=settings.settle_s, step=step
+        ),
+        slot=Slot([settings.shared_dir, own_dir], settings.id),
+        acks=acks,
+        clock=time.monotonic,
+        canary_tolerance=settings.canary_tolerance,
+        serving_ack_s=settings.serving_ack_s,
+        step=step,
+    )
+    process.expose(settings.metrics_port, engine.reason)
+    try:
+        while not stop.is_set():
+            engine.turn()
+    finally:
+        server.stop()
+        try:
+            writer.producer.close()
+        except LogError as error:
+            print(f"engine: {error}", file=sys.stderr)
+        log.close()
+    return 0
+
+
+def _version_0(model_folder: Path) -> Store:
+    from tailrace.weights import folder
+    from tailrace.weights.store import Store
+    from tailrace.weights.tensors import digest
+
+    tensors = folder.read(model_folder)
+    return Store(tensors, 0, digest(tensors), folder.read_files(model_folder))
+
+
+def _wrong(message: str) -> int:
+    print(f"engine: {message}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,166 @@
+"""The one place that knows vLLM's admin HTTP API.
+
+In: calls of the swap and the supervisor. Out: requests with the admin token. Every call has a
+time-out and ends in one of four ways: a value, :class:`Refused` (vLLM said no), :class:`Unanswered`
+(nobody knows whether it took effect; never repeat it before :meth:`Admin.weight_info` answered) or
+:class:`Gone` (no process listens).
+
+vLLM's core works its calls off in order: an answer of :meth:`Admin.weight_info` says that
+everything sent before it has ended. Called by :mod:`services.engine.swap` and
+:mod:`services.engine.engine`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import math
+from typing import Any, Protocol
+
+import httpx
+
+HEADER = "x-tailrace-admin"
+_NOT_FINITE = "Out of range float values"
+"""vLLM's answer (400) when the model gave a NaN: JSON has none."""
+
+
+class Trouble(Exception):
+    """An admin call did not do its work."""
+
+
+class Refused(Trouble):
+    """vLLM answered with an error."""
+
+    def __init__(self, call: str, status: int, text: str) -> None:
+        super().__init__(f"{call}: {status} {text[:300]}")
+        self.status = status
+        self.text = text
+
+
+class Unanswered(Trouble):
+    """No answer in time, or the connection broke: the call may or may not take effect."""
+
+
+class Gone(Trouble):
+    """Nobody listens on vLLM's port."""
+
+
+class Admin(Protocol):
+    """What a swap asks of vLLM. Each method raises Refused, Unanswered or Gone."""
+
+    def pause(self) -> None:
+        """Freeze running requests, drop every cached key and value."""
+
+    def resume(self) -> None:
+        """Go on, with the frozen requests re-prefilled under the weights that are there."""
+
+    def start(self) -> None:
+        """Open an update."""
+
+    def update(self, path: str, digest: str) -> None:
+        """Load the version that lies at ``path``."""
+
+    def finish(self, label: str) -> None:
+        """Close the update and set the label."""
+
+    def label(self, label: str) -> None:
+        """Set the label alone: same weights, another number."""
+
+    def weight_info(self) -> str:
+        """The label."""
+
+    def is_paused(self) -> bool:
+        """Is the scheduler frozen?"""
+
+    def score(self, tokens: Sequence[int]) -> list[float]:
+        """Log-probability of each token but the first, given those before it, in nats or NaN."""
+
+
+class HttpAdmin:
+    """:class:`Admin` over HTTP. For one thread."""
+
+    def __init__(
+        self, url: str, token: str, *, model: str, call_s: float = 20.0, read_s: float = 5.0,
+        score_s: float = 20.0,
+    ) -> None:  # fmt: skip
+        self._model = model
+        self._call_s, self._read_s, self._score_s = call_s, read_s, score_s
+        # A connection of its own for each call: vLLM closes one after an error it did not expect,
+        # and the next call on it would seem unanswered.
+        self._client = httpx.Client(
+            base_url=url,
+            headers={HEADER: token},
+            limits=httpx.Limits(max_keepalive_connections=0),
+            trust_env=False,
+        )
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._client.close()
+
+    def healthy(self) -> bool:
+        """Does the server answer at all?"""
+        try:
+            self._call("GET", "/health", self._read_s)
+        except Trouble:
+            return False
+        return True
+
+    def pause(self) -> None:
+        """See Admin."""
+        self._call("POST", "/pause?mode=keep&clear_cache=true", self._call_s)
+
+    def resume(self) -> None:
+        """See Admin."""
+        self._call("POST", "/resume", self._call_s)
+
+    def start(self) -> None:
+        """See Admin."""
+        self._call("POST", "/start_weight_update", self._call_s, {})
+
+    def update(self, path: str, digest: str) -> None:
+        """See Admin."""
+        body = {"update_info": {"path": path, "digest": digest}}
+        self._call("POST", "/update_weights", self._call_s, body)
+
+    def finish(self, label: str) -> None:
+        """See Admin."""
+        self._call("POST", "/finish_weight_update", self._call_s, {"weight_version": label})
+
+    def label(self, label: str) -> None:
+        """See Admin."""
+        self._call("POST", "/update_weight_version", self._call_s, {"new_version": label})
+
+    def weight_info(self) -> str:
+        """See Admin."""
+        return str(self._call("GET", "/weight_info", self._read_s)["weight_version"])
+
+    def is_paused(self) -> bool:
+        """See Admin."""
+        return bool(self._call("GET", "/is_paused", self._read_s)["is_paused"])
+
+    def score(self, tokens: Sequence[int]) -> list[float]:
+        """See Admin."""
+        sampling = {"max_tokens": 1, "temperature": 0.0, "prompt_logprobs": 0, "detokenize": False}
+        body = {"model": self._model, "token_ids": list(tokens), "sampling_params": sampling}
+        try:
+            answer = self._call("POST", "/inference/v1/generate", self._score_s, body)
+        except Refused as error:
+            if _NOT_FINITE not in error.text:
+                raise
+            return [math.nan] * (len(tokens) - 1)
+        entries = answer.get("prompt_logprobs") or []
+        if len(entries) != len(tokens):
+            raise Refused("score", 200, f"{len(entries)} logprobs for {len(tokens)} tokens")
+        scored = zip(tokens[1:], entries[1:], strict=True)
+        return [float(entry[str(token)]["logprob"]) for token, entry in scored]
+
+    def _call(self, method: str, path: str, timeout_s: float, body: Any = None) -> Any:
+        try:
+            answer = self._client.request(method, path, json=body, timeout=timeout_s)
+        except httpx.ConnectError as error:
+            raise Gone(f"{path}: {error}") from None
+        except httpx.TransportError as error:
+            raise Unanswered(f"{path}: {type(error).__name__} {error}") from None
+        if answer.status_code != 200:
+            raise Refused(path, answer.status_code, answer.text)
+        return answer.json() if answer.content else None

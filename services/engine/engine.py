@@ -1,0 +1,295 @@
+"""The engine loop: from a version on the log to a version that answers.
+
+    model-updates ──> host copy ──> swap into vLLM ──> canary ──> model-acks
+    (Subscriber)       (Store)         (Swap)
+
+One turn follows the log, checks vLLM, brings the host copy to the version that is to be served and
+swaps it in. Several versions that came meanwhile are applied to the copy and swapped in once.
+Commit points, in order: applied, laid, paused, started, updated, finished, resumed, checked, acked;
+a kill at any of them is repaired by the next start, which trusts no label and swaps in full.
+
+Invariants: what is served was verified in the host copy; a version that its canary or vLLM refuses
+is swapped back and not tried again; the log being away never stops serving. One thread; only
+:meth:`Engine.reason` is asked from another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import logging
+
+import msgspec
+from prometheus_client import Counter, Gauge, Histogram
+
+from services.engine import canary
+from services.engine.acks import Acks
+from services.engine.admin import Admin, Trouble
+from services.engine.releases import Releases
+from services.engine.server import Server
+from services.engine.slot import Slot
+from services.engine.swap import Doubt, Load, Swap
+from tailrace.errors import LogError, UpdateRefused
+from tailrace.weights.store import Store
+from tailrace.weights.subscriber import Subscriber
+
+logger = logging.getLogger(__name__)
+
+VERSION = Gauge("tailrace_engine_version", "The version that is served")
+SWAPS = Counter("tailrace_engine_swaps", "Versions by what became of them", ["outcome"])
+PAUSE = Histogram(
+    "tailrace_engine_pause_seconds",
+    "How long a swap froze running requests",
+    buckets=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1, 2, 5, 10, 30),
+)
+APPLY = Histogram(
+    "tailrace_engine_apply_seconds", "Fetch, apply, digest and lay down, before a swap"
+)
+LOG_TROUBLE = Counter("tailrace_engine_log_errors", "Turns in which the log did not answer")
+
+_WATCH_S = 2.0
+_MISSES = 3
+_LOADS = 2
+"""How often a version may leave vLLM in doubt before it is refused."""
+_LOG_PATIENCE_S = 30.0
+"""How long a vLLM that is up waits for the log before it serves what the host copy has."""
+
+
+class Served(msgspec.Struct, frozen=True):
+    """What vLLM holds, by a swap of this process."""
+
+    version: int
+    digest: str
+
+
+class Engine:
+    """Owns the host copy and the swap. ``clock`` in seconds, monotonic."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        subscriber: Subscriber,
+        releases: Releases,
+        server: Server,
+        admin: Admin,
+        swap: Swap,
+        slot: Slot,
+        acks: Acks,
+        clock: Callable[[], float],
+        canary_tolerance: float = 0.3,
+        serving_ack_s: float = 30.0,
+        step: Callable[[str], None] = lambda point: None,
+    ) -> None:
+        self._store, self._subscriber, self._releases = store, subscriber, releases
+        self._server, self._admin = server, admin
+        self._swap, self._slot = swap, slot
+        self._acks, self._step = acks, step
+        self._clock = clock
+        self._canary_tolerance, self._serving_ack_s = canary_tolerance, serving_ack_s
+        self.served: Served | None = None
+        self.refused: set[int] = set()
+        """Versions that are not tried again by this process."""
+        self._safe = store.version
+        """The version that a rollback of the host copy goes to."""
+        self._doubts = 0
+        self._misses = 0
+        self._caught_up = False
+        self._up_since: float | None = None
+        self._apply_s = 0.0
+        self._next_watch = self._next_ack = 0.0
+
+    def reason(self) -> str | None:
+        """Why this engine is not ready; None: it serves a version that it swapped in and knows."""
+        if self._server.reason is not None:
+            return self._server.reason
+        return "no full swap since vllm came up" if self.served is None else None
+
+    def turn(self, wait_s: float = 0.2) -> None:
+        """One round; waits up to ``wait_s`` for something new on the log."""
+        self._follow(wait_s)
+        self._check_base()
+        if self._server.check():
+            self._up_since = self._clock() if self._up_since is None else self._up_since
+            self._watch()
+        else:
+            self.served = self._up_since = None
+        self._advance()
+        if self._server.reason is None and self._may_serve():
+            self._serve()
+        self._heartbeat()
+
+    def _follow(self, wait_s: float) -> None:
+        try:
+            if not self._caught_up:
+                self._subscriber.catch_up()
+                self._releases.poll()
+                self._caught_up = True
+            self._subscriber.poll(wait_s)
+            self._releases.poll()
+        except LogError as error:
+            LOG_TROUBLE.inc()
+            logger.warning("the log does not answer: %s", error)
+
+    def _check_base(self) -> None:
+        """A copy that is not what the log says of its version is no base for anything."""
+        known = self._subscriber.lineage.updates.get(self._store.version or 0)
+        if self._store.version is not None and known and known.digest != self._store.digest:
+            logger.warning("the folder is not version %d of the log", self._store.version)
+            self._store, self._safe = Store.empty(), None
+
+    def _target(self) -> int | None:
+        """The version to serve, of those that are known and not refused; None: no version yet."""
+        lineage, pinned = self._subscriber.lineage, self._releases.pinned
+        if pinned is not None and pinned in lineage.updates and pinned not in self.refused:
+            return pinned
+        if lineage.head is None:
+            return None
+        for update in lineage.chain(lineage.head.version):
+            if update.version not in self.refused:
+                return update.version
+        return None
+
+    def _advance(self) -> None:
+        """Bring the host copy to the target, over as many versions as it takes."""
+        target = self._target()
+        if target is None or target == self._store.version:
+            return
+        began = self._clock()
+        try:
+            applied = self._subscriber.advance(self._store, target)
+        except UpdateRefused as error:
+            logger.error("refused version=%d: %s", target, error)
+            self._refuse(target, str(error))
+        except LogError as error:
+            LOG_TROUBLE.inc()
+            logger.warning("cannot fetch version=%d: %s", target, error)
+        else:
+            logger.info("applied versions=%s digest=%.12s", [u.version for u in applied],
+                        self._store.digest)  # fmt: skip
+            self._step("applied")
+        finally:
+            self._apply_s += self._clock() - began
+
+    def _may_serve(self) -> bool:
+        if self._store.version is None:
+            return False
+        if self.served is None and not self._caught_up:
+            assert self._up_since is not None
+            return self._clock() > self._up_since + _LOG_PATIENCE_S
+        return True
+
+    def _serve(self) -> None:
+        """Make vLLM serve what the host copy holds, if it does not yet."""
+        version, digest = self._store.version, self._store.digest
+        assert version is not None
+        if self.served == Served(version, digest):
+            return
+        apply_s, self._apply_s = self._apply_s, 0.0
+        pause_ms = None
+        try:
+            if self.served is not None and self.served.digest == digest:
+                self._swap.relabel(version)
+            else:
+                began = self._clock()
+                path = self._slot.write(self._store.tensors, digest)
+                apply_s += self._clock() - began
+                self._step("laid")
+                pause_ms = self._swap.load(Load(version=version, digest=digest, path=str(path)))
+                PAUSE.observe(pause_ms / 1000)
+        except Doubt as doubt:
+            self._in_doubt(version, str(doubt))
+            return
+        except UpdateRefused as error:  # it never gets into vLLM: nothing was touched
+            logger.error("refused version=%d: %s", version, error)
+            if version not in self.refused:
+                self._refuse(version, str(error))
+            self._store.rollback()
+            return
+        except OSError as error:  # no room for the file: nothing was touched
+            logger.error("cannot lay down version=%d: %s", version, error)
+            if self._can_go_back(version):
+                self._refuse(version, f"no room: {error}")
+                self._store.rollback()
+            return
+        finally:
+            self._slot.clear()
+        before, self.served = self.served, Served(version, digest)
+        self._doubts = 0
+        self._server.well()
+        VERSION.set(version)
+        APPLY.observe(apply_s)
+        wrong, note = False, None
+        if pause_ms is not None:
+            update = self._subscriber.lineage.updates.get(version)
+            wrong, note = canary.check(self._admin, update, self._canary_tolerance)
+        self._step("checked")
+        if wrong and self._can_go_back(version):
+            logger.error("swapping back version=%d: %s", version, note)
+            self._refuse(version, f"canary: {note}")
+            self._store.rollback()
+            self._serve()
+            return
+        self._store.confirm()
+        self._safe = version
+        SWAPS.labels("applied" if pause_ms is not None else "relabelled").inc()
+        apply_ms = apply_s * 1000
+        logger.info(
+            "serving version=%d before=%s apply_ms=%.0f pause_ms=%s note=%s",
+            version, before and before.version, apply_ms, pause_ms and round(pause_ms), note,
+        )  # fmt: skip
+        self._acks.send(
+            "applied", version, digest, apply_ms=apply_ms, pause_ms=pause_ms, reason=note
+        )
+        self._step("acked")
+        self._next_ack = self._clock() + self._serving_ack_s
+
+    def _can_go_back(self, version: int) -> bool:
+        """Does the host copy keep another version to serve instead?"""
+        return self._safe is not None and self._safe != version
+
+    def _in_doubt(self, version: int, reason: str) -> None:
+        SWAPS.labels("doubt").inc()
+        self.served = None
+        self._doubts += 1
+        if self._doubts >= _LOADS and self._can_go_back(version):
+            self._refuse(version, f"load: {reason}")
+            self._store.rollback()
+            self._doubts = 0
+        self._server.give_up(reason)
+
+    def _refuse(self, version: int, reason: str) -> None:
+        self.refused.add(version)
+        SWAPS.labels("refused").inc()
+        self._acks.send("refused", version, None, reason=reason)
+
+    def _watch(self) -> None:
+        """Does vLLM still hold what was swapped in, and does it run?"""
+        if self.served is None or self._clock() < self._next_watch:
+            return
+        self._next_watch = self._clock() + _WATCH_S
+        try:
+            label, paused = self._admin.weight_info(), self._admin.is_paused()
+        except Trouble as error:
+            self._misses += 1
+            logger.warning("vllm does not answer misses=%d: %s", self._misses, error)
+            if self._misses >= _MISSES:
+                self._misses, self.served = 0, None
+                self._server.give_up(str(error))
+            return
+        self._misses = 0
+        if label != str(self.served.version):
+            logger.error("label is %s, not %d: swapping in full", label, self.served.version)
+            self.served = None
+        elif paused:
+            logger.warning("vllm is frozen outside a swap: waking it")
+            try:
+                self._swap.resume()
+            except Doubt as doubt:
+                self.served = None
+                self._server.give_up(str(doubt))
+
+    def _heartbeat(self) -> None:
+        if self.served is None or self._clock() < self._next_ack:
+            return
+        self._next_ack = self._clock() + self._serving_ack_s
+        self._acks.send("serving", self.served.version, self.served.digest)

@@ -1,0 +1,96 @@
+"""The file through which a whole version gets from the host copy into vLLM's worker.
+
+In: verified tensors. Out: the path of a safetensors file in shared memory, which the worker maps.
+It is the size of the model, so it lives for one swap only. Each has a name of its own: a worker
+that is late reading one never sees the next one's bytes. One process per ``name`` in a folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import json
+import logging
+from pathlib import Path
+import shutil
+from typing import Any
+
+from tailrace.errors import UpdateRefused
+from tailrace.weights.tensors import Tensor
+
+logger = logging.getLogger(__name__)
+
+_NAMES = {
+    "float64": "F64",
+    "float32": "F32",
+    "float16": "F16",
+    "bfloat16": "BF16",
+    "float8_e4m3fn": "F8_E4M3",
+    "float8_e5m2": "F8_E5M2",
+    "int64": "I64",
+    "int32": "I32",
+    "int16": "I16",
+    "int8": "I8",
+    "uint8": "U8",
+    "bool": "BOOL",
+}
+_SPARE_BYTES = 16 * 1024 * 1024
+
+
+class Slot:
+    """At most one version, in the first of ``folders`` that has room for it."""
+
+    def __init__(self, folders: list[Path], name: str) -> None:
+        self._folders = folders
+        self._name = name
+        self._count = 0
+        self.clear()
+
+    def write(self, tensors: Mapping[str, Tensor], digest: str) -> Path:
+        """Lay down a version.
+
+        Raises OSError when no folder has room, UpdateRefused (``kind``) when a tensor is of a
+        dtype that vLLM cannot be given.
+        """
+        unknown = {tensor.dtype for tensor in tensors.values()} - _NAMES.keys()
+        if unknown:
+            raise UpdateRefused("kind", f"tensors of {sorted(unknown)}")
+        self.clear()
+        self._count += 1
+        needed_bytes = sum(tensor.bits.nbytes for tensor in tensors.values()) + _SPARE_BYTES
+        for folder in self._folders:
+            if not folder.is_dir() or shutil.disk_usage(folder).free < needed_bytes:
+                logger.warning("no room folder=%s needed_bytes=%d", folder, needed_bytes)
+                continue
+            path = folder / f"tailrace-{self._name}-{self._count}.safetensors"
+            _write(path, tensors, digest)
+            return path
+        raise OSError(f"no folder of {[str(f) for f in self._folders]} has {needed_bytes} bytes")
+
+    def clear(self) -> None:
+        """Remove what an earlier swap, or an earlier process of this name, left."""
+        for folder in self._folders:
+            for path in folder.glob(f"tailrace-{self._name}-*.safetensors"):
+                path.unlink(missing_ok=True)
+
+
+def _write(path: Path, tensors: Mapping[str, Tensor], digest: str) -> None:
+    header: dict[str, Any] = {"__metadata__": {"format": "pt", "digest": digest}}
+    end = 0
+    # Widest elements first keeps every tensor aligned.
+    ordered = sorted(tensors.items(), key=lambda item: (-item[1].bits.itemsize, item[0]))
+    for name, tensor in ordered:
+        start, end = end, end + tensor.bits.nbytes
+        header[name] = {
+            "dtype": _NAMES[tensor.dtype],
+            "shape": tensor.shape,
+            "data_offsets": (start, end),
+        }
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 64)
+    path.touch(mode=0o600)
+    with open(path, "wb", buffering=0) as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for _, tensor in ordered:
+            rest = tensor.bits.data.cast("B")
+            while rest:  # a raw write may end early
+                rest = rest[file.write(rest) :]

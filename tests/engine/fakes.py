@@ -1,0 +1,123 @@
+"""A vLLM without a model: the worker's rules for updates, failures and hangs by script.
+
+It knows what of an update it has taken and refuses to be asked out of order, as vLLM's worker does;
+a test asks it afterwards what it served, and when.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import json
+from pathlib import Path
+
+from services.engine.admin import Gone, Refused, Unanswered
+
+BASE = "base"
+
+
+class FakeVllm:
+    """State of one vLLM, and :class:`services.engine.admin.Admin` of it.
+
+    ``script`` maps (call, how many-th) to ``refuse``, ``lose`` (it takes effect, the answer is
+    lost), ``drop`` (it does not, and the answer is lost), ``hang`` (nothing answers from then on)
+    or ``die``.
+    """
+
+    def __init__(self, script: dict[tuple[str, int], str] | None = None) -> None:
+        self.script = script or {}
+        self.calls: list[str] = []
+        self.weights: str | None = BASE
+        """Digest of what it holds; None: half of one."""
+        self.label_ = "default"
+        self.paused = False
+        self.active = False
+        self.broken = False
+        self.loaded: str | None = None
+        self.hung = self.dead = False
+        self.served: list[tuple[str | None, str]] = [(BASE, "default")]
+        """What requests could meet: (weights, label), each time either changed while running."""
+        self.logprobs: dict[str, list[float]] = {}
+
+    def pause(self) -> None:
+        self._call("pause", lambda: setattr(self, "paused", True))
+
+    def resume(self) -> None:
+        self._call("resume", lambda: setattr(self, "paused", False))
+
+    def start(self) -> None:
+        def work() -> None:
+            if self.active:
+                raise Refused("start", 500, "start_weight_update called while already active")
+            self.active = True
+
+        self._call("start", work)
+
+    def update(self, path: str, digest: str) -> None:
+        def work() -> None:
+            if not self.active:
+                raise Refused("update", 500, "start first")
+            assert self.paused, "weights were touched while requests ran"
+            if self.broken or digest_of(path) != digest:
+                self.active = False
+                raise Refused("update", 500, "half-loaded" if self.broken else "another version")
+            self.weights, self.loaded = None, digest
+
+        self._call("update", work)
+
+    def finish(self, label: str) -> None:
+        def work() -> None:
+            if not self.active or self.loaded is None:
+                raise Refused("finish", 500, "nothing was loaded")
+            self.weights, self.loaded, self.active = self.loaded, None, False
+            self.label_ = label
+
+        self._call("finish", work)
+
+    def label(self, label: str) -> None:
+        self._call("label", lambda: setattr(self, "label_", label))
+
+    def weight_info(self) -> str:
+        self._call("weight_info", lambda: None)
+        return self.label_
+
+    def is_paused(self) -> bool:
+        self._call("is_paused", lambda: None)
+        return self.paused
+
+    def score(self, tokens: Sequence[int]) -> list[float]:
+        self._call("score", lambda: None)
+        assert self.weights is not None
+        return self.logprobs.get(self.weights, [-1.0] * (len(tokens) - 1))
+
+    def healthy(self) -> bool:
+        return not self.dead and not self.hung
+
+    def _call(self, name: str, work) -> None:  # type: ignore[no-untyped-def]
+        if self.dead:
+            raise Gone(name)
+        if self.hung:
+            raise Unanswered(name)
+        self.calls.append(name)
+        what = self.script.get((name, self.calls.count(name)))
+        if what == "refuse":
+            raise Refused(name, 500, "no")
+        if what == "die":
+            self.dead = True
+            raise Unanswered(name)
+        if what == "hang":
+            self.hung = True
+            raise Unanswered(name)
+        if what != "drop":
+            work()
+            now = (self.weights, self.label_)
+            if not self.paused and self.served[-1] != now:
+                self.served.append(now)
+        if what in ("lose", "drop"):
+            raise Unanswered(name)
+
+
+def digest_of(path: str) -> str | None:
+    """The digest that a slot's file carries."""
+    with Path(path).open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        return json.loads(file.read(size))["__metadata__"]["digest"]

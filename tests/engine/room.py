@@ -1,0 +1,130 @@
+"""One engine on a log in memory, with a fake vLLM and a clock that the test moves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from services.engine.acks import Acks
+from services.engine.engine import Engine
+from services.engine.releases import Releases
+from services.engine.server import Server
+from services.engine.slot import Slot
+from services.engine.swap import Swap
+from tailrace.log.memory import MemoryLog
+from tailrace.stream import Writer
+from tailrace.topics import MODEL_ACKS
+from tailrace.weights.store import Store
+from tailrace.weights.subscriber import Subscriber
+from tailrace.weights.tensors import digest
+from tests.engine.fakes import FakeVllm
+from tests.engine.models import MODEL, Trainer, tensors
+
+
+class Clock:
+    """Seconds that pass when a test says so, and a millisecond each time somebody looks."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        self.now += 0.001
+        return self.now
+
+
+class FakeChild:
+    """The process around a :class:`FakeVllm`: a start makes a new one."""
+
+    def __init__(self, room: Room) -> None:
+        self.room, self.starts, self.kills = room, 0, 0
+        self.code: int | None = None
+
+    def start(self) -> None:
+        self.starts, self.code = self.starts + 1, None
+        if self.starts > 1:
+            self.room.vllm = FakeVllm(self.room.script)
+
+    def exit_code(self) -> int | None:
+        return self.code
+
+    def last_words(self) -> str:
+        return "ValueError: no"
+
+    def stop(self) -> None:
+        self.kills += 1
+
+    kill = stop
+
+
+class Room:
+    """One engine, its log and its vLLM."""
+
+    def __init__(self, folder: Path, *, supervised: bool = True, base: int = 0) -> None:
+        self.log = MemoryLog()
+        self.trainer = Trainer(self.log)
+        self.vllm = FakeVllm()
+        self.script: dict[tuple[str, int], str] = {}
+        """Of the vLLMs that are started from now on."""
+        self.clock = Clock()
+        self.child = FakeChild(self)
+        self.producer = self.log.producer()
+        self.points: list[str] = []
+        self.folder = folder
+        model = tensors(base)
+        writer = Writer(self.producer, self.trainer.wire)
+        admin = _Now(self)
+        server = Server(
+            self.child if supervised else None,
+            lambda: self.vllm.healthy(),
+            clock=self.clock,
+            start_s=300,
+        )
+        wait = self._wait
+        self.subscriber = Subscriber(self.log, self.trainer.wire, model=MODEL)
+        self.engine = Engine(
+            store=Store(model, 0, digest(model)),
+            subscriber=self.subscriber,
+            releases=Releases(self.log, self.trainer.wire, model=MODEL),
+            server=server,
+            admin=admin,
+            swap=Swap(admin, clock=self.clock, wait=wait, settle_s=5, step=self.points.append),
+            slot=Slot([folder], "t"),
+            acks=Acks(
+                engine="engine-0",
+                model=MODEL,
+                write=lambda record: writer.write(MODEL_ACKS, record),
+                wall_ms=lambda: int(self.clock.now * 1000),
+            ),
+            clock=self.clock,
+            step=self.points.append,
+        )
+
+    def _wait(self, seconds: float) -> None:
+        self.clock.now += seconds
+
+    def turns(self, count: int = 1, seconds: float = 0.0) -> None:
+        for _ in range(count):
+            self.clock.now += seconds
+            self.engine.turn(0)
+
+    def acks(self) -> list[tuple[str, int, str | None]]:
+        return [(a.state, a.version, a.reason) for a in self.trainer.acks()]
+
+    def serves(self, number: int, version: int) -> bool:
+        whole = (digest(tensors(number)), str(version))
+        return (
+            self.engine.reason() is None
+            and (self.vllm.weights, self.vllm.label_) == whole
+            and self.vllm.served[-1] == whole
+            and not self.vllm.paused
+            and not list(self.folder.iterdir())
+        )
+
+
+class _Now:
+    """The admin API of whichever vLLM there is now."""
+
+    def __init__(self, room: Room) -> None:
+        self._room = room
+
+    def __getattr__(self, name: str):  # type: ignore[no-untyped-def]
+        return getattr(self._room.vllm, name)
