@@ -1,0 +1,1 @@
+"""The reward processor: joins prompts, outputs and feedback into rewarded trajectories."""

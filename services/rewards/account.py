@@ -1,0 +1,97 @@
+"""Feedback by its ids: duplicates, conflicts, and what replaces or retracts what.
+
+Pure. Records of a partition come in offset order, some of them twice (after an assignment); of two
+records with one id the one with the lower offset is the feedback, whichever way they were met.
+"""
+
+from __future__ import annotations
+
+from services.rewards.entry import Heard
+from services.rewards.facts import FeedbackFact, body_of
+from services.rewards.spec import Spec
+from tailrace import events
+from tailrace.log.base import LogRecord
+
+
+class Account:
+    """All feedback that was let in on one partition, by id and by offset."""
+
+    def __init__(self, spec: Spec) -> None:
+        self._spec = spec
+        self._by_id: dict[str, list[Heard]] = {}
+        """In offset order; more than one where the horizon passed before an id came again."""
+        self.by_offset: dict[int, Heard] = {}
+
+    def find(self, feedback_id: str, record: LogRecord) -> Heard | None:
+        """The feedback of an id before a record, if the correction horizon still remembers it."""
+        for heard in reversed(self._by_id.get(feedback_id, ())):
+            if heard.fact.offset < record.offset:
+                recent = record.time_ms - heard.fact.time_ms <= self._spec.horizon_ms
+                return heard if recent else None
+        return None
+
+    def repeated(self, record: LogRecord, event: events.Feedback) -> str | None:
+        """``duplicate`` or ``conflict`` when the id was given to an earlier record."""
+        known = self.find(event.feedback_id, record)
+        if known is None:
+            return None
+        return "duplicate" if known.fact.body == body_of(event) else "conflict"
+
+    def fact_of(self, record: LogRecord, event: events.Feedback) -> FeedbackFact:
+        """What is kept of a feedback record that is not a repetition."""
+        metric = self._spec.metrics.get(event.metric or "")
+        retract = event.action == "retract"
+        return FeedbackFact(
+            offset=record.offset,
+            time_ms=record.time_ms,
+            feedback_id=event.feedback_id,
+            interaction_id=event.interaction_id,
+            choice=event.choice,
+            retract=retract,
+            names=event.replaces,
+            target=self._target(record, event),
+            metric=event.metric,
+            boolean=event.boolean,
+            number=event.number,
+            category=event.category,
+            final=metric is not None and metric.final and not retract,
+            body=body_of(event),
+        )
+
+    def take(self, fact: FeedbackFact) -> Heard:
+        """Remember a feedback and mark what it replaces or retracts."""
+        heard = Heard(fact)
+        self._by_id.setdefault(fact.feedback_id, []).append(heard)
+        self.by_offset[fact.offset] = heard
+        target = None if fact.target is None else self.by_offset.get(fact.target)
+        if target is not None and fact.retract:
+            target.withdrawn.append(fact)
+        elif target is not None:
+            target.replaced.append(heard)
+        return heard
+
+    def forget(self, offset: int) -> None:
+        """Drop what the horizon has passed."""
+        heard = self.by_offset.pop(offset, None)
+        if heard is None:
+            return
+        same = self._by_id[heard.fact.feedback_id]
+        same.remove(heard)
+        if not same:
+            del self._by_id[heard.fact.feedback_id]
+
+    def _target(self, record: LogRecord, event: events.Feedback) -> int | None:
+        """Offset of what ``replaces`` names: an earlier, standing set about the same answer."""
+        if event.replaces is None:
+            return None
+        heard = self.find(event.replaces, record)
+        if heard is None:
+            return None
+        fact = heard.fact
+        same = fact.subject == event.feedback_id.partition("!")[0]
+        if event.action != "retract":
+            same = same and fact.choice == event.choice
+        standing = not heard.replaced and not heard.withdrawn
+        if fact.retract or not same or not standing:
+            return None
+        return fact.offset

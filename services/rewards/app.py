@@ -1,0 +1,299 @@
+"""The Faust shell around the join: bytes in, table writes, bytes out.
+
+One agent reads all four topics as one stream, so that the join sees one record at a time; there is
+a :class:`~services.rewards.join.Join` per assigned partition, rebuilt from the table after every
+rebalance. What happens to a record, in order (the names are the steps at which tests kill the
+process):
+
+    1 read       decoded; nothing has happened yet
+    2 stored     the join put what must be remembered into the table (changelog queued)
+    3 emitted    trajectories, receipts, dead letters are queued; Faust may acknowledge the record
+    4 flushing   Faust wants to commit: wait until the brokers have everything that was queued
+    5 flushed    they have it
+    6 committed  the offsets are committed
+
+Delivery is at least once: a kill between any two of these repeats records, and the join repeats
+itself to the byte. An exception that nobody expected ends the process: Faust would acknowledge and
+commit the record.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+import logging
+import threading
+from typing import Any
+
+import faust
+from faust.types import TP
+
+from services.rewards.emission import DeadLetter, Out, Send
+from services.rewards.join import Join
+from services.rewards.metrics import Metrics
+from services.rewards.offsets import KINDS, Offsets
+from services.rewards.producer import StrictTransport, die
+from services.rewards.settings import Settings
+from services.rewards.spec import Spec
+from services.rewards.table import RECORD_BYTES, TABLE, Table, prepare
+from services.rewards.upkeep import Upkeep
+from tailrace import events, topics
+from tailrace.errors import InvalidRecord, UnknownSchema
+from tailrace.log.base import Log, LogRecord
+from tailrace.stream import Decoder, dead_letter, event_headers
+from tailrace.topics import named
+from tailrace.wire import Wire
+
+logger = logging.getLogger(__name__)
+SOURCE = "rewards"
+_ORIGINAL_TIME = "tailrace-time-ms"
+Step = Callable[[str], None]
+
+
+class Shell:
+    """One worker. ``step`` is called at each of the steps above."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        spec: Spec,
+        log: Log,
+        *,
+        metrics: Metrics,
+        transport: type[StrictTransport] = StrictTransport,
+        step: Step = lambda name: None,
+    ) -> None:
+        self._settings = settings
+        self._spec = spec
+        self._metrics = metrics
+        self._step = step
+        self._prefix = settings.prefix
+        self._partitions = prepare(log, settings.prefix)
+        self._wire = Wire(settings.registry)
+        self._decoder = Decoder(log, self._wire, prefix=settings.prefix)
+        self._kinds = {settings.prefix + kind: kind for kind in KINDS}
+        self._joins: dict[int, Join] = {}
+        self.app = new_app(settings, self._partitions, transport, step)
+        self._offsets = Offsets(log, self.app.conf.id, settings.prefix)
+        self._upkeep = Upkeep(settings, self._offsets, metrics, self._ready_joins, self._write_tick)
+        self._table = self.app.Table(
+            TABLE,
+            partitions=self._partitions,
+            key_type=bytes,
+            value_type=bytes,
+        )
+        self._inputs = self._raw(*self._kinds)
+        self._outputs = {
+            topic: self._raw(named(topic, settings.prefix))
+            for topic in (topics.TRAJECTORIES, topics.RECEIPTS, topics.TICKS, topics.DEAD_LETTERS)
+        }
+        self.app.agent(self._inputs, name="join", concurrency=1)(self._read)
+        self.app.on_partitions_revoked.connect(self._on_revoked)
+        self.app.on_rebalance_complete.connect(self._on_assigned)
+
+    async def run(self, stop: threading.Event) -> None:
+        """Work until ``stop`` is set, then commit and leave the group."""
+        starting = asyncio.ensure_future(self.app.start())
+        ticking = asyncio.ensure_future(self._upkeep.run())
+        while not stop.is_set():
+            if self.app.crashed:
+                die("faust crashed", self.app.crash_reason)
+            for task in (starting, ticking):
+                if task.done() and task.exception() is not None:
+                    die("the worker could not go on", task.exception())
+            await asyncio.sleep(0.1)
+        ticking.cancel()
+        starting.cancel()
+        await asyncio.wait((ticking, starting))
+        await self.app.stop()
+        self._offsets.close()
+
+    def ready(self) -> str | None:
+        """Why this worker cannot join just now; None: it can."""
+        if self.app.rebalancing or self.app.in_recovery:
+            return "rebalancing"
+        return self._upkeep.blocked() if self._joins else "no partitions"
+
+    def _raw(self, *names: str) -> Any:
+        return self.app.topic(
+            *names,
+            key_type=bytes,
+            value_type=bytes,
+            key_serializer="raw",
+            value_serializer="raw",
+            allow_empty=True,
+        )
+
+    async def _read(self, stream: Any) -> None:
+        async for event in stream.events():
+            message = event.message
+            try:
+                await self._handle(message)
+            except BaseException as error:  # whatever it is, Faust would commit past the record
+                die(f"{message.topic}/{message.partition}/{message.offset}", error)
+
+    async def _handle(self, message: Any) -> None:
+        kind = self._kinds[message.topic]
+        record = self._record(message)
+        decoded: events.Struct | InvalidRecord
+        try:
+            decoded = await self._decode(kind, record)
+        except InvalidRecord as error:
+            decoded = error
+        # From here on nothing is awaited between reading the table and writing it.
+        self._step("read")
+        join = self._joins[record.partition]
+        out: list[Out] = []
+        gap = self._upkeep.take_gap(record.partition)
+        if gap is not None:
+            out += join.on_gap(*gap)
+        if isinstance(decoded, InvalidRecord):
+            out += join.on_refused(record, kind, decoded)
+            if isinstance(decoded, UnknownSchema) and kind == "feedback":
+                # Read again, its schema may be known: the refusal must be kept before it is told.
+                await self.app.producer.flush()
+        else:
+            out += join.on_record(record, kind, decoded)
+        self._step("stored")
+        for item in out:
+            self._emit(item)
+        self._metrics.records.labels(kind).inc()
+        self._step("emitted")
+
+    def _record(self, message: Any) -> LogRecord:
+        headers = {name: value or b"" for name, value in message.headers or ()}
+        time_ms = round(message.timestamp * 1000)
+        if self._settings.replay and headers.get(_ORIGINAL_TIME, b"").isdigit():
+            time_ms = int(headers[_ORIGINAL_TIME])
+        return LogRecord(
+            topic=message.topic,
+            partition=message.partition,
+            offset=message.offset,
+            time_ms=time_ms,
+            key=message.key,
+            value=message.value,
+            headers=headers,
+        )
+
+    async def _decode(self, kind: str, record: LogRecord) -> events.Struct:
+        row = topics.by_name(kind).record
+        assert row is not None
+        try:
+            return self._wire.decode(row, record.value, record.headers, time_ms=record.time_ms)
+        except UnknownSchema:
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(None, self._decoder.decode, record)
+
+    def _emit(self, item: Out) -> None:
+        if isinstance(item, DeadLetter):
+            self._bury(item)
+            return
+        topic = topics.TRAJECTORIES
+        if isinstance(item.record, events.Receipt):
+            topic = topics.RECEIPTS
+            self._metrics.receipts.labels(item.record.outcome).inc()
+        else:
+            kind = "correction" if item.record.revision else "first"
+            self._metrics.trajectories.labels(kind).inc()
+        self._send(topic, item)
+
+    def _send(self, topic: topics.Topic, item: Send) -> None:
+        key = (item.key or b"").decode(errors="replace")
+        self._outputs[topic].send_soon(
+            key=item.key,
+            value=self._wire.encode(item.record),
+            partition=item.partition,
+            headers=event_headers(item.record, key, SOURCE),
+        )
+
+    def _bury(self, letter: DeadLetter) -> None:
+        record = letter.record
+        logger.warning(
+            "dead letter topic=%s partition=%d offset=%d reason=%s detail=%r",
+            *(record.topic, record.partition, record.offset, letter.reason, letter.detail[:200]),
+        )
+        self._metrics.dead_letters.labels(self._kinds[record.topic], letter.reason).inc()
+        value, headers = dead_letter(record, letter.reason, letter.detail)
+        self._outputs[topics.DEAD_LETTERS].send_soon(
+            key=record.key, value=value, partition=0, headers=headers
+        )
+
+    async def _on_revoked(self, app: Any, revoked: set[TP], **_: Any) -> None:
+        """All that was read is flushed and committed; joins are made anew after the rebalance."""
+        self._joins.clear()
+
+    async def _on_assigned(self, app: Any, **_: Any) -> None:
+        """The table is recovered and nothing is being read: build the joins."""
+        assigned = {tp.partition for tp in app.consumer.assignment() if tp.topic in self._kinds}
+        loop = asyncio.get_running_loop()
+        committed = await loop.run_in_executor(None, self._offsets.committed, assigned)
+        items: dict[int, list[tuple[bytes, bytes]]] = {partition: [] for partition in assigned}
+        data = self._table.data
+        for key, value in list(data.items()):
+            partition = int(key.split(b"/", 1)[0])
+            if partition in items:
+                items[partition].append((key, value))
+            else:
+                del data[key]  # another worker's now: only this copy goes, not the changelog's
+        self._joins = {
+            partition: Join(self._spec, partition, self._partitions, Table(self._table))
+            for partition in sorted(assigned)
+        }
+        for partition, join in self._joins.items():
+            join.restore(items[partition], committed[partition])
+        self._upkeep.reset()
+        logger.info(
+            "assigned partitions=%s values=%d", sorted(assigned), sum(map(len, items.values()))
+        )
+
+    async def _write_tick(self, tick: events.Tick) -> int:
+        key = str(tick.partition)
+        done = await self.app.producer.send_and_wait(
+            named(topics.TICKS, self._prefix),
+            key.encode(),
+            self._wire.encode(tick),
+            tick.partition,
+            None,
+            event_headers(tick, key, SOURCE),
+        )
+        return int(done.timestamp)
+
+    def _ready_joins(self) -> dict[int, Join]:
+        return {} if self.app.rebalancing or self.app.in_recovery else self._joins
+
+
+def new_app(
+    settings: Settings, partitions: int, transport: type[StrictTransport], step: Step
+) -> faust.App:
+    """The Faust app: at least once, no declared topics, no leader, no web."""
+
+    settings.state_dir.mkdir(parents=True, exist_ok=True)
+
+    class App(faust.App):
+        def _new_transport(self) -> Any:
+            made = transport(self.conf.broker_consumer, self)
+            made.step = step
+            return made
+
+    app = App(
+        f"{settings.prefix}tailrace-rewards",
+        broker=";".join(f"kafka://{host.strip()}" for host in settings.kafka.split(",")),
+        datadir=settings.state_dir / SOURCE,
+        store=settings.store,
+        topic_partitions=partitions,
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        web_enabled=False,
+        web_tables_enabled=False,
+        table_standby_replicas=settings.standbys,
+        broker_commit_interval=settings.commit_s,
+        broker_session_timeout=10.0,
+        broker_heartbeat_interval=3.0,
+        consumer_group_instance_id=settings.instance and settings.prefix + settings.instance,
+        consumer_max_fetch_size=RECORD_BYTES,
+        producer_max_request_size=RECORD_BYTES,
+        producer_request_timeout=60.0,
+        stream_recovery_delay=0.0,
+    )
+    app.finalize()
+    return app

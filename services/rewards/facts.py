@@ -1,0 +1,238 @@
+"""What the join keeps: table keys and values.
+
+A value is inserted once under the coordinate of the record that it comes from, and never
+rewritten, so a worker that lost its partition can only repeat what its successor says. Values are
+msgpack; of prompts and outputs, the light facts below are the same bytes read without their
+content.
+
+======================  =============================================================
+key                     value
+======================  =============================================================
+``<p>/prompts/<o>``     Kept prompt: append time, Prompt
+``<p>/outputs/<o>``     Kept output: append time, Output
+``<p>/feedback/<o>``    FeedbackFact
+``<p>/refused/<o>``     Refusal: feedback at that offset that no schema fitted at the time
+``<p>/ticks/<o>``       Tick that had to wait for its ends
+``<p>/verdict/<o>/<n>`` Verdict: part n of what the tick at that offset decided
+======================  =============================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import hashlib
+from typing import Generic, Protocol, TypeVar
+
+import msgspec
+
+from tailrace.events import Component, Feedback, Output, Prompt
+from tailrace.topics import MAX_RECORD_BYTES
+
+MAX_VALUE_BYTES = MAX_RECORD_BYTES + 512 * 1024
+"""Largest value: what is kept is a little larger than what came."""
+PART_BYTES = 1024 * 1024
+"""About the size of a verdict's stored part, so that no value outgrows a record."""
+R = TypeVar("R")
+
+
+class Reader(Protocol):
+    """The table, for who only reads it."""
+
+    def get(self, key: bytes) -> bytes | None:
+        """A value."""
+
+
+class Store(Reader, Protocol):
+    """The table, as far as the join knows it."""
+
+    def insert(self, key: bytes, value: bytes) -> None:
+        """Put a value where none is."""
+
+    def delete(self, key: bytes) -> None:
+        """Drop a value."""
+
+
+class Kept(msgspec.Struct, Generic[R], frozen=True):
+    """A record and the time it was appended."""
+
+    time_ms: int
+    record: R
+
+
+class _LightPrompt(msgspec.Struct, frozen=True):
+    interaction_id: str
+    learn: bool | None = None
+    group_id: str | None = None
+
+
+class _LightOutput(msgspec.Struct, frozen=True):
+    interaction_id: str
+    choice: int = 0
+
+
+class PromptFact(msgspec.Struct, frozen=True):
+    """A prompt without its content."""
+
+    offset: int
+    time_ms: int
+    interaction_id: str
+    learn: bool
+    group_id: str | None
+
+
+class OutputFact(msgspec.Struct, frozen=True):
+    """An output without its content."""
+
+    offset: int
+    time_ms: int
+    interaction_id: str
+    choice: int
+
+
+class FeedbackFact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A feedback record that was let in, without its text."""
+
+    offset: int
+    time_ms: int
+    feedback_id: str
+    interaction_id: str | None = None
+    choice: int = 0
+    retract: bool = False
+    names: str | None = None
+    """The feedback id that it replaces or retracts."""
+    target: int | None = None
+    """The offset of that one; None: there is no such feedback before this."""
+    metric: str | None = None
+    boolean: bool | None = None
+    number: float | None = None
+    category: str | None = None
+    final: bool = False
+    body: bytes = b""
+    """Digest of everything that makes the same id a duplicate or a conflict."""
+
+    @property
+    def subject(self) -> str:
+        """The interaction or session that it is about."""
+        return self.feedback_id.partition("!")[0]
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """Why a feedback record could not be read when it was first seen."""
+
+    reason: str
+    detail: str = ""
+    time_ms: int = 0
+
+
+class Closing(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The end of an entry (an interaction's choice), or a later revision of it."""
+
+    interaction_id: str
+    choice: int = 0
+    orphan: bool = False
+    """A prompt (choice -1) without outputs, or an output without prompt: there is no trajectory."""
+    revision: int = 0
+    trajectory_id: str = ""
+    supersedes: str | None = None
+    deadline_ms: int = 0
+    feedback_end: int = 0
+    """The tick's end of feedback."""
+    inputs: list[int] = []
+    """Offsets of the feedback that counts."""
+    reward: float | None = None
+    components: list[Component] = []
+    spec: str = ""
+
+
+class Settled(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The outcome of one feedback record."""
+
+    offset: int
+    outcome: str
+    reason: str | None = None
+    trajectories: list[str] = []
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a tick decided (one part of it)."""
+
+    tick: int
+    time_ms: int
+    part: int = 0
+    closings: list[Closing] = []
+    settled: list[Settled] = []
+
+
+_ENCODER = msgspec.msgpack.Encoder()
+_PROMPT = msgspec.msgpack.Decoder(Kept[Prompt])
+_OUTPUT = msgspec.msgpack.Decoder(Kept[Output])
+_LIGHT_PROMPT = msgspec.msgpack.Decoder(Kept[_LightPrompt])
+_LIGHT_OUTPUT = msgspec.msgpack.Decoder(Kept[_LightOutput])
+
+
+def key_of(partition: int, kind: str, offset: int, part: int | None = None) -> bytes:
+    """A table key."""
+    return f"{partition}/{kind}/{offset}{'' if part is None else f'/{part}'}".encode()
+
+
+def parse_key(key: bytes) -> tuple[int, str, int]:
+    """Partition, kind and offset of a table key."""
+    partition, kind, offset = key.decode().split("/")[:3]
+    return int(partition), kind, int(offset)
+
+
+def encode(value: object) -> bytes:
+    """A table value."""
+    return _ENCODER.encode(value)
+
+
+def in_parts(
+    closings: list[Closing], settled: list[Settled]
+) -> Iterator[tuple[list[Closing], list[Settled]]]:
+    """Decisions in their order, by the part of the verdict that they are stored in."""
+    part: tuple[list[Closing], list[Settled]] = ([], [])
+    room = PART_BYTES
+    decisions: list[Closing | Settled] = [*closings, *settled]
+    for one in decisions:
+        size = len(encode(one))
+        if size > room and room < PART_BYTES:
+            yield part
+            part, room = ([], []), PART_BYTES
+        if isinstance(one, Closing):
+            part[0].append(one)
+        else:
+            part[1].append(one)
+        room -= size
+    if any(part):
+        yield part
+
+
+def prompt(value: bytes) -> Kept[Prompt]:
+    """A prompt's table value, whole."""
+    return _PROMPT.decode(value)
+
+
+def output(value: bytes) -> Kept[Output]:
+    """An output's table value, whole."""
+    return _OUTPUT.decode(value)
+
+
+def prompt_fact(offset: int, value: bytes) -> PromptFact:
+    """A prompt's table value without its content."""
+    kept = _LIGHT_PROMPT.decode(value)
+    record = kept.record
+    return PromptFact(
+        offset, kept.time_ms, record.interaction_id, record.learn is True, record.group_id
+    )
+
+
+def output_fact(offset: int, value: bytes) -> OutputFact:
+    """An output's table value without its content."""
+    kept = _LIGHT_OUTPUT.decode(value)
+    return OutputFact(offset, kept.time_ms, kept.record.interaction_id, kept.record.choice)
+
+
+def body_of(event: Feedback) -> bytes:
+    """Digest of a feedback body: all but the event time, which a retry may stamp anew."""
+    same = msgspec.structs.replace(event, event_time_ms=0)
+    return hashlib.blake2b(msgspec.msgpack.encode(same, order="sorted"), digest_size=16).digest()

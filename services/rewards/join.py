@@ -1,0 +1,287 @@
+"""The join of one partition: records in, trajectories and receipts out. Pure, but for its store.
+
+    prompts ─┐
+    outputs ─┼─> on_record ─> facts in the store; receipts that can be given at once
+    feedback ┘
+    ticks ────> on_record ─> waits until every input has been read to the tick's ends, then
+                             decides closings, revisions, orphans and outcomes ─> a Verdict in
+                             the store ─> trajectories, receipts
+
+Invariants
+- Everything that is decided at a tick is a function of the records below the tick's ends and of
+  earlier ticks: not of the interleaving of topics, nor of a restart.
+- The store is inserted into, once per source coordinate, before what follows from it is emitted.
+- After an assignment (:meth:`Join.restore`) reading starts at the committed offsets while the
+  store may be ahead. Records that are read again emit what they emitted; ticks that were not yet
+  passed by the committed offsets act again and emit their stored verdicts.
+- Every feedback record gets exactly one outcome.
+
+The Faust shell (:mod:`services.rewards.app`) calls this; tests drive it with a dict for a store.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from services.rewards import admission, emission, facts
+from services.rewards.account import Account
+from services.rewards.deciding import Decider
+from services.rewards.emission import DeadLetter, Out
+from services.rewards.entry import View
+from services.rewards.facts import Verdict, key_of
+from services.rewards.memory import Memory
+from services.rewards.spec import Spec
+from services.rewards.ticks import INPUTS, Ticks
+from tailrace import events
+from tailrace.errors import InvalidRecord
+from tailrace.log.base import LogRecord
+
+KINDS = (*INPUTS, "ticks")
+
+
+class Join:
+    """One partition's state. ``partitions``: how many the session topics have."""
+
+    def __init__(self, spec: Spec, partition: int, partitions: int, store: facts.Store) -> None:
+        self.partition = partition
+        self.spec = spec
+        self.counts: Counter[tuple[str, str]] = Counter()
+        """What was neither used nor answered: (kind of record, reason)."""
+        self.positions = dict.fromkeys(KINDS, 0)
+        """The next offset of each topic: everything below was read (or can never be)."""
+        self._partitions = partitions
+        self._store = store
+        self._committed = dict(self.positions)
+        self._memory = Memory(spec, Account(spec), partition)
+        self._decider = Decider(spec, self._memory, store, partition)
+        self._refused: dict[int, facts.Refusal] = {}
+        self._ticks = Ticks(partition, store, self.positions, self._committed)
+
+    @property
+    def open_entries(self) -> int:
+        """Answers and prompts that wait for something."""
+        return len(self._memory.open) + len(self._memory.bare)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a tick could have something to do."""
+        memory = self._memory
+        return bool(self.open_entries or memory.unsettled or memory.dirty or self._ticks)
+
+    @property
+    def waiting_ticks(self) -> int:
+        """Ticks whose ends have not been read yet."""
+        return len(self._ticks)
+
+    def waits_for(self) -> tuple[str, int, int] | None:
+        """What the first waiting tick lacks: kind, position and end; None: nothing waits."""
+        return self._ticks.waits_for()
+
+    def restore(self, items: Iterable[tuple[bytes, bytes]], committed: Mapping[str, int]) -> None:
+        """Take up the table's values of this partition, and read on from the committed offsets."""
+        kinds: dict[str, list[tuple[int, bytes]]] = {}
+        for key, value in items:
+            partition, kind, offset = facts.parse_key(key)
+            assert partition == self.partition
+            if kind == "verdict":
+                verdict = msgspec.msgpack.decode(value, type=Verdict)
+                self._ticks.verdicts.setdefault(offset, []).append(verdict)
+                self._memory.expire_verdict(key, verdict)
+            else:
+                kinds.setdefault(kind, []).append((offset, value))
+        for kind in kinds:
+            kinds[kind].sort()
+        for offset, value in kinds.get("prompts", ()):
+            self._memory.take_prompt(facts.prompt_fact(offset, value))
+        for offset, value in kinds.get("outputs", ()):
+            self._memory.take_output(facts.output_fact(offset, value))
+        for _, value in kinds.get("feedback", ()):
+            self._memory.take_feedback(msgspec.msgpack.decode(value, type=facts.FeedbackFact))
+        for offset, value in kinds.get("refused", ()):
+            self._keep_refusal(offset, msgspec.msgpack.decode(value, type=facts.Refusal))
+        for offset in sorted(self._ticks.verdicts):
+            self._ticks.verdicts[offset].sort(key=lambda verdict: verdict.part)
+            for verdict in self._ticks.verdicts[offset]:
+                self._memory.apply(verdict)
+        self.positions.update(committed)
+        self._committed.update(committed)
+        self._ticks.restore(kinds.get("ticks", ()))
+
+    def on_committed(self, offsets: Mapping[str, int]) -> None:
+        """Learn which offsets the group has committed: what they passed is not emitted again."""
+        for kind, offset in offsets.items():
+            self._committed[kind] = max(self._committed[kind], offset)
+
+    def on_gap(self, kind: str, start: int, end: int) -> list[Out]:
+        """Learn that ``[start, end)`` of a topic has nothing to read (control records, expired)."""
+        if self.positions[kind] != start:
+            return []
+        self.positions[kind] = end
+        return self._run()
+
+    def on_refused(self, record: LogRecord, kind: str, error: InvalidRecord) -> list[Out]:
+        """A record that no schema fits, or that broke."""
+        if not self._advance(record, kind):
+            return []
+        return self._refuse(record, kind, error) + self._run()
+
+    def on_record(self, record: LogRecord, kind: str, event: events.Struct) -> list[Out]:
+        """A record of one of the four topics, in offset order within each of them."""
+        if not self._advance(record, kind):
+            return []
+        match event:
+            case events.Prompt() | events.Output():
+                out = self._on_turn(record, kind, event)
+            case events.Feedback():
+                out = self._on_feedback(record, event)
+            case events.Tick():
+                out = self._on_tick(record, event)
+            case _:
+                raise AssertionError(f"{type(event).__name__} on {kind}")
+        return out + self._run()
+
+    def _advance(self, record: LogRecord, kind: str) -> bool:
+        assert record.partition == self.partition
+        if record.offset < self.positions[kind]:
+            return False
+        self.positions[kind] = record.offset + 1
+        return True
+
+    def _refuse(self, record: LogRecord, kind: str, error: InvalidRecord) -> list[Out]:
+        out: list[Out] = [DeadLetter(record, error.reason, str(error))]
+        if kind != "feedback":
+            self.counts[kind, error.reason] += 1
+            return out
+        if error.reason == "unknown_schema" and record.offset not in self._refused:
+            # The schema may be known when this is read again; the outcome is out by then.
+            refusal = facts.Refusal(error.reason, str(error), record.time_ms)
+            key = self._keep_refusal(record.offset, refusal)
+            self._store.insert(key, facts.encode(refusal))
+        return [emission.receipt(record, "", "invalid", error.reason, self._partitions), *out]
+
+    def _keep_refusal(self, offset: int, refusal: facts.Refusal) -> bytes:
+        self._refused[offset] = refusal
+        key = key_of(self.partition, "refused", offset)
+        self._memory.expire(key, refusal.time_ms + self._memory.lifetime_ms)
+        return key
+
+    def _on_turn(
+        self, record: LogRecord, kind: str, event: events.Prompt | events.Output
+    ) -> list[Out]:
+        try:
+            admission.check_turn(record, event, self._partitions, self.spec.horizon_ms)
+        except admission.Refused as refused:
+            self.counts[kind, refused.reason] += 1
+            return (
+                []
+                if refused.outcome == "late"
+                else [DeadLetter(record, refused.reason, str(refused))]
+            )
+        known = self._memory.known_turn(event)
+        if known is not None:
+            if known != record.offset:
+                self.counts[kind, "repeated"] += 1
+            return []
+        if isinstance(event, events.Prompt) and event.learn is not True:
+            event = msgspec.structs.replace(event, content=None)
+        key = key_of(self.partition, kind, record.offset)
+        value = facts.encode(facts.Kept(record.time_ms, event))
+        if len(value) > facts.MAX_VALUE_BYTES:
+            self.counts[kind, "too_large"] += 1
+            return [DeadLetter(record, "too_large", f"{len(value)} bytes to keep")]
+        self._store.insert(key, value)
+        if isinstance(event, events.Prompt):
+            self._memory.take_prompt(facts.prompt_fact(record.offset, value))
+        else:
+            self._memory.take_output(facts.output_fact(record.offset, value))
+        return []
+
+    def _on_feedback(self, record: LogRecord, event: events.Feedback) -> list[Out]:
+        refusal = self._refused.get(record.offset)
+        if refusal is not None:
+            return self._refuse(record, "feedback", InvalidRecord(refusal.reason, refusal.detail))
+
+        def answer(outcome: str, reason: str | None = None) -> Out:
+            return emission.receipt(record, event.feedback_id, outcome, reason, self._partitions)
+
+        try:
+            admission.check_feedback(record, event, self._partitions, self.spec.horizon_ms)
+        except admission.Refused as refused:
+            if refused.outcome == "late":
+                outcome = "no_target" if event.action == "retract" else "late"
+                return [answer(outcome, refused.reason)]
+            letter = DeadLetter(record, refused.reason, str(refused))
+            return [answer(refused.outcome, refused.reason), letter]
+        repeated = self._memory.account.repeated(record, event)
+        if repeated is not None:
+            return [answer(repeated)]
+        heard = self._memory.account.by_offset.get(record.offset)
+        if heard is None:
+            fact = self._memory.account.fact_of(record, event)
+            key = key_of(self.partition, "feedback", record.offset)
+            self._store.insert(key, facts.encode(fact))
+            heard = self._memory.take_feedback(fact)
+        if heard.fact.retract:
+            return [answer("no_target" if heard.fact.target is None else "applied")]
+        return []
+
+    def _on_tick(self, record: LogRecord, tick: events.Tick) -> list[Out]:
+        if tick.partition != self.partition or not set(INPUTS) <= set(tick.ends):
+            self.counts["ticks", "malformed"] += 1
+            return [DeadLetter(record, "malformed_tick", f"of partition {tick.partition}")]
+        self._ticks.add(record.offset, tick)
+        return []
+
+    def _run(self) -> list[Out]:
+        """Let ticks act, in log order, as far as their ends are reached."""
+        out: list[Out] = []
+        for offset, tick in self._ticks.ready():
+            out += self._act(offset, tick)
+        return out
+
+    def _act(self, offset: int, tick: events.Tick) -> list[Out]:
+        view = View(offset, tick.event_time_ms, *(tick.ends[kind] for kind in INPUTS))
+        parts = self._ticks.verdicts.pop(offset, [])
+        closings, settled = self._decider.decide(view)
+        for now, also in facts.in_parts(closings, settled):
+            verdict = Verdict(
+                tick=offset, time_ms=view.time_ms, part=len(parts), closings=now, settled=also
+            )
+            key = key_of(self.partition, "verdict", offset, verdict.part)
+            self._store.insert(key, facts.encode(verdict))
+            self._memory.expire_verdict(key, verdict)
+            parts.append(verdict)
+        out = [item for verdict in parts for item in self._emit(verdict)]
+        self._ticks.acted(offset, tick, parts)
+        self._ticks.doom(offset, tick, self._memory.expired(tick.event_time_ms))
+        for key in self._ticks.collect():
+            self._delete(key, tick.event_time_ms)
+        return out
+
+    def _emit(self, verdict: Verdict) -> Iterable[Out]:
+        for closing in verdict.closings:
+            if not closing.orphan:
+                yield self._decider.trajectory(closing, verdict.time_ms)
+            elif closing.choice < 0:
+                self.counts["prompts", "orphan"] += 1
+            else:
+                self.counts["outputs", "orphan"] += 1
+        for settled in verdict.settled:
+            fact = self._memory.account.by_offset[settled.offset].fact
+            yield emission.settled(self.partition, fact, settled, verdict.time_ms)
+
+    def _delete(self, key: bytes, time_ms: int) -> None:
+        _, kind, offset = facts.parse_key(key)
+        source = {"verdict": "ticks", "refused": "feedback"}.get(kind, kind)
+        if self._committed[source] <= offset or (
+            kind == "verdict" and offset in self._ticks.verdicts
+        ):
+            self._memory.expire(key, time_ms + 1)
+            return
+        self._memory.forget(kind, offset)
+        if kind == "refused":
+            self._refused.pop(offset, None)
+        self._store.delete(key)

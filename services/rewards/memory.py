@@ -1,0 +1,229 @@
+"""The join's index of what is in the store: sessions, entries, what is open and what is due.
+
+Rebuilt from the table after every assignment. It decides nothing; it only must never forget to
+have an entry looked at: everything that a record may have changed is dirty until a tick has seen
+all of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import heapq
+from itertools import count
+
+from services.rewards.account import Account
+from services.rewards.admission import FUTURE_MS
+from services.rewards.entry import Entry, Heard, Interaction, Session
+from services.rewards.facts import FeedbackFact, OutputFact, PromptFact, Verdict, key_of
+from services.rewards.spec import Spec
+from tailrace import events, ids
+
+SLACK_MS = 3_600_000
+"""Between the lives of facts that need each other: entry, then feedback, then verdict."""
+
+
+class Memory:
+    """One partition's index."""
+
+    def __init__(self, spec: Spec, account: Account, partition: int) -> None:
+        self.account = account
+        self.sessions: dict[str, Session] = {}
+        self.open: set[Entry] = set()
+        """Outputs that have not closed."""
+        self.bare: set[Interaction] = set()
+        """Prompts without an output."""
+        self.unsettled: set[Heard] = set()
+        """Feedback without an outcome."""
+        self.dirty: set[Entry | Interaction] = set()
+        """To be looked at by the next tick, whatever its time."""
+        self.pending: set[Heard] = set()
+        """Unsettled feedback that every tick asks about: of sessions, or past the time-out."""
+        self.lifetime_ms = spec.horizon_ms + max(spec.wait_ms, spec.orphan_ms) + SLACK_MS
+        self._spec = spec
+        self._partition = partition
+        self._due: list[tuple[int, int, Entry | Interaction | Heard]] = []
+        self._expiry: list[tuple[int, bytes]] = []
+        self._number = count()
+        self._prompts: dict[int, Interaction] = {}
+        self._outputs: dict[int, Entry] = {}
+
+    def known_turn(self, event: events.Prompt | events.Output) -> int | None:
+        """The offset of the prompt or output that this one repeats (or is)."""
+        session = self.sessions.get(ids.session_of(event.interaction_id))
+        interaction = None if session is None else session.interactions.get(event.interaction_id)
+        if interaction is None:
+            return None
+        if isinstance(event, events.Prompt):
+            return None if interaction.prompt is None else interaction.prompt.offset
+        entry = interaction.entries.get(event.choice)
+        return None if entry is None or entry.output is None else entry.output.offset
+
+    def take_prompt(self, fact: PromptFact) -> None:
+        """Index a prompt."""
+        interaction = self._interaction(fact.interaction_id)
+        interaction.prompt = fact
+        self._prompts[fact.offset] = interaction
+        self.dirty.update(interaction.entries.values())
+        if not any(entry.output for entry in interaction.entries.values()):
+            self.bare.add(interaction)
+        # Also where an output is known: it may lie beyond the ends of the tick that gives up.
+        self.schedule(fact.time_ms + self._spec.orphan_ms, interaction)
+        self._expire_turn("prompts", fact.offset, interaction)
+
+    def take_output(self, fact: OutputFact) -> None:
+        """Index an output."""
+        interaction = self._interaction(fact.interaction_id)
+        entry = interaction.entry(fact.choice)
+        entry.output = fact
+        self._outputs[fact.offset] = entry
+        if interaction.orphaned_by is None:
+            self.open.add(entry)
+        self.bare.discard(interaction)
+        self.dirty.add(entry)
+        self._expire_turn("outputs", fact.offset, interaction)
+
+    def take_feedback(self, fact: FeedbackFact) -> Heard:
+        """Index a feedback record that was let in."""
+        heard = self.account.take(fact)
+        key = key_of(self._partition, "feedback", fact.offset)
+        subject_ms = 0 if fact.interaction_id is None else ids.turn_time_ms(fact.interaction_id)
+        self.expire(key, max(fact.time_ms, subject_ms) + self.lifetime_ms + SLACK_MS)
+        if not fact.retract:
+            if fact.interaction_id is None:
+                self._session(fact.subject).heard.append(heard)
+                self.pending.add(heard)
+            else:
+                self._interaction(fact.interaction_id).entry(fact.choice).heard.append(heard)
+            self.unsettled.add(heard)
+            self.schedule(fact.time_ms + self._spec.orphan_ms, heard)
+        target = None if fact.target is None else self.account.by_offset.get(fact.target)
+        for touched in (heard, target) if target is not None else (heard,):
+            self.dirty.update(self.about(touched.fact))
+        return heard
+
+    def about(self, fact: FeedbackFact) -> Iterator[Entry]:
+        """The entries that a feedback may bear upon, as far as they are remembered."""
+        session = self.sessions.get(ids.session_of(fact.subject))
+        if session is None:
+            return
+        if fact.interaction_id is None:
+            for interaction in session.interactions.values():
+                yield from interaction.entries.values()
+        elif not fact.retract and fact.interaction_id in session.interactions:
+            entry = session.interactions[fact.interaction_id].entries.get(fact.choice)
+            if entry is not None:
+                yield entry
+
+    def apply(self, verdict: Verdict) -> None:
+        """Take note of what a tick decided. What the horizon has passed is no longer here."""
+        for closing in verdict.closings:
+            session = self.sessions.get(ids.session_of(closing.interaction_id))
+            interaction = session and session.interactions.get(closing.interaction_id)
+            if not interaction:
+                continue
+            if closing.choice < 0:
+                interaction.orphaned_by = verdict.tick
+                self.bare.discard(interaction)
+                self.open.difference_update(interaction.entries.values())
+                continue
+            entry = interaction.entry(closing.choice)
+            self.open.discard(entry)
+            if not closing.orphan and (interaction.prompt is None or entry.output is None):
+                self._drop(interaction)  # a worker was killed while it deleted this
+            elif closing.orphan:
+                entry.orphaned_by = verdict.tick
+            else:
+                entry.closed(verdict.tick, closing)
+        for settled in verdict.settled:
+            heard = self.account.by_offset.get(settled.offset)
+            if heard is not None:
+                heard.settled_by = verdict.tick
+                self.unsettled.discard(heard)
+                self.pending.discard(heard)
+
+    def schedule(self, time_ms: int, what: Entry | Interaction | Heard) -> None:
+        """Have something looked at by the first tick that is not before a time."""
+        heapq.heappush(self._due, (time_ms, next(self._number), what))
+
+    def due(self, time_ms: int) -> Iterator[Entry | Interaction | Heard]:
+        """What was scheduled up to now; each is given once."""
+        while self._due and self._due[0][0] <= time_ms:
+            yield heapq.heappop(self._due)[2]
+
+    def expire(self, key: bytes, time_ms: int) -> None:
+        """Have a table key offered for deletion once the log is past a time."""
+        heapq.heappush(self._expiry, (time_ms, key))
+
+    def expire_verdict(self, key: bytes, verdict: Verdict) -> None:
+        """Verdicts outlive what they decided."""
+        self.expire(key, verdict.time_ms + FUTURE_MS + self.lifetime_ms + 2 * SLACK_MS)
+
+    def expired(self, time_ms: int) -> list[bytes]:
+        """Keys whose time has come; each is given once."""
+        found = []
+        while self._expiry and self._expiry[0][0] < time_ms:
+            found.append(heapq.heappop(self._expiry)[1])
+        return found
+
+    def forget(self, kind: str, offset: int) -> None:
+        """Drop a fact whose key is deleted."""
+        if kind == "feedback":
+            heard = self.account.by_offset.get(offset)
+            if heard is not None:
+                self._drop_heard(heard)
+            self.account.forget(offset)
+            return
+        interaction = None
+        if kind == "prompts":
+            interaction = self._prompts.pop(offset, None)
+        elif kind == "outputs" and (entry := self._outputs.pop(offset, None)) is not None:
+            interaction = entry.interaction
+        if interaction is not None:
+            self._drop(interaction)
+
+    def _drop(self, interaction: Interaction) -> None:
+        session = interaction.session
+        session.interactions.pop(interaction.id, None)
+        self.bare.discard(interaction)
+        self.open.difference_update(interaction.entries.values())
+        self.dirty.discard(interaction)
+        self.dirty.difference_update(interaction.entries.values())
+        self._drop_empty(session)
+
+    def _drop_heard(self, heard: Heard) -> None:
+        """Drop a feedback, and what nobody but it spoke of."""
+        self.unsettled.discard(heard)
+        self.pending.discard(heard)
+        session = self.sessions.get(ids.session_of(heard.fact.subject))
+        if session is None:
+            return
+        if heard.fact.interaction_id is None:
+            session.heard = [other for other in session.heard if other is not heard]
+        elif entry := next(self.about(heard.fact), None):
+            interaction = entry.interaction
+            entry.heard = [other for other in entry.heard if other is not heard]
+            if entry.output is None and not entry.heard:
+                del interaction.entries[entry.choice]
+                self.dirty.discard(entry)
+            if interaction.prompt is None and not interaction.entries:
+                self._drop(interaction)
+        self._drop_empty(session)
+
+    def _drop_empty(self, session: Session) -> None:
+        if not session.interactions and not session.heard:
+            self.sessions.pop(session.id, None)
+
+    def _session(self, session_id: str) -> Session:
+        if session_id not in self.sessions:
+            self.sessions[session_id] = Session(session_id, self._spec.horizon_ms)
+        return self.sessions[session_id]
+
+    def _interaction(self, interaction_id: str) -> Interaction:
+        session = self._session(ids.session_of(interaction_id))
+        if interaction_id not in session.interactions:
+            session.interactions[interaction_id] = Interaction(interaction_id, session)
+        return session.interactions[interaction_id]
+
+    def _expire_turn(self, kind: str, offset: int, interaction: Interaction) -> None:
+        key = key_of(self._partition, kind, offset)
+        self.expire(key, interaction.turn_ms + self.lifetime_ms)

@@ -1,0 +1,58 @@
+"""Reward specs: what they say, and how a wrong one is refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from services.rewards import spec
+from services.rewards.settings import Settings
+from tailrace.errors import SettingsError
+
+
+def test_the_default_spec_reads() -> None:
+    given = spec.load(Settings().spec)
+    assert (given.wait_s, given.late, set(given.metrics)) == (
+        600.0,
+        "correct",
+        {"thumbs", "rating"},
+    )
+
+
+def test_the_hash_covers_the_meaning_not_the_text() -> None:
+    one = spec.parse("wait_s = 3\n[metrics.a]\nweight = 2\n[metrics.b]\n")
+    same = spec.parse("# a comment\nwait_s = 3.0\n[metrics.b]\n[metrics.a]\nweight = 2.0\n")
+    other = spec.parse("wait_s = 3\n[metrics.a]\nweight = 2.5\n[metrics.b]\n")
+    assert one.hash() == same.hash() != other.hash()
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "key"),
+    [
+        ("wait_s = 3\nlat = 'drop'", 2, "lat"),
+        ("wait_s = 3\nlate = 'maybe'", 2, "late"),
+        ("wait_s = 'soon'", 1, "wait_s"),
+        ("wait_s = nan", 1, "wait_s"),
+        ("wait_s = -1", 1, "wait_s"),
+        ("horizon_s = 10", 1, "horizon_s"),
+        ("clip = [1, -1]", 1, "clip"),
+        ("[metrics.a]\nweight = 1\n[metrics.b]\nweight = 'x'", 4, "metrics.b.weight"),
+        ("[metrics.a]\nwieght = 1", 2, "metrics.a.wieght"),
+        ("[metrics.a]\nweight = 0", 2, "metrics.a.weight"),
+        ("[metrics.a]\naggregate = 'median'", 2, "metrics.a.aggregate"),
+        ("[verifiers.a]\nkind = 'regex'", 1, "verifiers.a.pattern"),
+        ("[verifiers.a]\nkind = 'regex'\npattern = '('", 3, "verifiers.a.pattern"),
+        ("[verifiers.a]\nkind = 'regex'\npattern = '(a+)+b'", 3, "verifiers.a.pattern"),
+        ("[verifiers.a]\nkind = 'json_schema'\nschema = {type = 3}", 3, "verifiers.a.schema"),
+        ("[verifiers.a]\nkind = 'oracle'", 2, "verifiers.a.kind"),
+        ("metrics = 3", 1, "metrics"),
+    ],
+)
+def test_errors_name_file_line_and_key(text: str, line: int, key: str) -> None:
+    with pytest.raises(SettingsError) as error:
+        spec.parse(text, "x.toml")
+    assert str(error.value).startswith(f"x.toml:{line}: {key}: ")
+
+
+def test_broken_toml_is_said_with_its_line() -> None:
+    with pytest.raises(SettingsError, match=r"x\.toml: .*line 2"):
+        spec.parse("wait_s = 1\nlate = = 1\n", "x.toml")

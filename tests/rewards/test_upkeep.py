@@ -1,0 +1,90 @@
+"""The worker's upkeep on a log in memory: a partition that waits must not stop the others."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+import threading
+import time
+
+from prometheus_client import CollectorRegistry
+
+from services.rewards.join import Join
+from services.rewards.metrics import Metrics
+from services.rewards.offsets import Offsets
+from services.rewards.settings import Settings
+from services.rewards.spec import Spec
+from services.rewards.ticks import INPUTS
+from services.rewards.upkeep import Upkeep
+from tailrace import events, topics
+from tailrace.log.base import LogRecord
+from tailrace.log.memory import MemoryLog
+from tests.rewards.history import _Table
+
+SETTINGS = Settings(tick_s=0.01, idle_tick_s=0.0)
+
+
+class Scene:
+    """Two partitions; a tick on partition 0 waits for ends that are given."""
+
+    def __init__(self, ends: dict[str, int]) -> None:
+        self.log = MemoryLog()
+        self.log.create(topics.TOPICS, session_partitions=2)
+        self.offsets = Offsets(self.log, "g", "")
+        self.joins = {p: Join(Spec(), p, 2, _Table({})) for p in (0, 1)}
+        self.written = {0: 0, 1: 0}
+        self.registry = CollectorRegistry()
+        self.upkeep = Upkeep(
+            *(SETTINGS, self.offsets, Metrics(self.registry), lambda: self.joins, self._write)
+        )
+        tick = events.Tick(partition=0, event_time_ms=0, ends={"prompts": 0, "outputs": 0} | ends)
+        record = LogRecord(
+            topic="ticks", partition=0, offset=0, time_ms=0, key=None, value=b"", headers={}
+        )
+        self.joins[0].on_record(record, "ticks", tick)
+
+    async def _write(self, tick: events.Tick) -> int:
+        self.written[tick.partition] += 1
+        return 1
+
+    def run_until(self, what: Callable[[], bool]) -> None:
+        async def run() -> None:
+            running = asyncio.ensure_future(self.upkeep.run())
+            until = time.monotonic() + 10
+            while not what() and not running.done():
+                assert time.monotonic() < until, "it did not come to that"
+                await asyncio.sleep(0.005)
+            running.cancel()
+            await asyncio.wait([running])
+
+        asyncio.run(run())
+
+
+def test_a_tick_beyond_the_real_end_is_said_and_the_others_tick_on() -> None:
+    scene = Scene({"feedback": 7})
+    scene.run_until(lambda: scene.upkeep.blocked() is not None)
+    assert scene.upkeep.blocked() == "a tick on partition 0 waits for feedback 7: it ends at 0"
+    assert scene.registry.get_sample_value("tailrace_rewards_blocked_partitions") == 1
+    before = scene.written[1]
+    scene.run_until(lambda: scene.written[1] > before + 5)
+    producer = scene.log.producer()
+    for _ in range(7):
+        producer.append("feedback", b"", key=b"k", partition=0)
+    scene.run_until(lambda: scene.upkeep.blocked() is None)
+    assert scene.registry.get_sample_value("tailrace_rewards_blocked_partitions") == 0
+
+
+def test_a_gap_is_looked_into_beside_the_ticks() -> None:
+    scene = Scene({"feedback": 7})
+    never = threading.Event()
+
+    def gap_end(kind: str, partition: int, start: int, end: int) -> int:
+        wanted = scene.written[1] + 5
+        until = time.monotonic() + 5
+        while scene.written[1] < wanted and time.monotonic() < until:
+            never.wait(0.005)
+        return end if scene.written[1] >= wanted else start
+
+    scene.offsets.gap_end = gap_end  # type: ignore[method-assign]
+    scene.offsets.ends = lambda: {p: dict.fromkeys(INPUTS, 7) for p in (0, 1)}  # type: ignore
+    scene.run_until(lambda: scene.upkeep.take_gap(0) == ("feedback", 0, 7))

@@ -1,0 +1,109 @@
+"""The real worker on a real broker: Faust, table, ticks, kills."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.rewards.worker import Bench, Worker
+
+pytestmark = pytest.mark.kafka
+
+
+@pytest.fixture
+def bench(broker: Any, prefix: str) -> Iterator[Bench]:
+    made = Bench(broker.bootstrap, prefix)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def worker(broker: Any, prefix: str, tmp_path: Path) -> Iterator[Worker]:
+    made = Worker(tmp_path, broker.bootstrap, prefix)
+    yield made
+    made.kill()
+
+
+def test_feedback_becomes_a_reward(bench: Bench, worker: Worker) -> None:
+    worker.start()
+    liked = bench.turn("default:s0", ("a", True))
+    disliked = bench.turn("default:s1", ("b", False))
+    silent = bench.turn("default:s2")
+    bench.producer.flush()
+    bench.await_true(lambda: len(bench.trajectories()) == 3, worker)
+    rewards = {t.interaction_id: t.reward for t in bench.trajectories().values()}
+    assert rewards == {liked: 1.0, disliked: -1.0, silent: None}
+    assert bench.outcomes() == {"a": ["joined"], "b": ["joined"]}
+    assert worker.stop() == 0
+
+
+STEPS = ("read", "stored", "emitted", "flushing", "flushed", "committed")
+
+
+# Soak, not default: about one run in four, a worker that comes back under its own group instance id
+# within a second is assigned its partitions and then fetches nothing. Until that is understood this
+# test would say so at random; the kills of the pure join (test_join_properties) run by default.
+@pytest.mark.soak
+def test_killed_at_every_step(broker: Any, bench: Bench, prefix: str, tmp_path: Path) -> None:
+    """One history, a kill at each step and with each kind of loss; nothing is missing or twice."""
+    worker = Worker(tmp_path, broker.bootstrap, prefix, instance="one")
+    given: dict[str, float] = {}
+    for number, step in enumerate((*STEPS, "lose changelog", "lose outputs")):
+        (tmp_path / "step").write_text(step)
+        worker.start("tests.rewards.killed")
+        for turn in range(3):
+            up = (number + turn) % 2 == 0
+            interaction = bench.turn(f"default:{number}-{turn}", (f"f{number}-{turn}", up))
+            given[interaction] = 1.0 if up else -1.0
+        bench.producer.flush()
+        bench.await_true(lambda: worker.ended() is not None, worker)
+        assert worker.ended() == -9, worker.log_file.read_text()[-3000:]
+    worker.start()
+    bench.await_true(lambda: len(bench.outcomes()) == len(given), worker)
+    rewards = {t.interaction_id: (t.reward, t.revision) for t in bench.trajectories().values()}
+    assert worker.stop() == 0
+    assert rewards == {interaction: (reward, 0) for interaction, reward in given.items()}
+    assert all(outcomes == ["joined"] for outcomes in bench.outcomes().values())
+    assert set(bench.receipts()) == bench.feedback_places()
+
+
+def test_another_worker_takes_over(broker: Any, bench: Bench, prefix: str, tmp_path: Path) -> None:
+    workers = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        workers.append(Worker(tmp_path / name, broker.bootstrap, prefix))
+    first, second = workers
+    try:
+        first.start()
+        early = [bench.turn(f"default:{n}") for n in range(8)]
+        bench.producer.flush()
+        bench.await_true(lambda: len(bench.trajectories()) == 8, first)
+        second.start()
+        for number, interaction in enumerate(early):  # corrections, while partitions move
+            bench.thumb(interaction, f"late{number}")
+        bench.producer.flush()
+        bench.await_true(lambda: len(bench.outcomes()) == 8, second)
+        bench.await_true(lambda: "partitions=[0]" in _log(second) + _log(first), second)
+        second.kill()
+        for number, interaction in enumerate(early):
+            bench.thumb(interaction, f"later{number}", up=False)
+        bench.producer.flush()
+        bench.await_true(lambda: len(bench.outcomes()) == 16, first)
+    finally:
+        for worker in workers:
+            worker.kill()
+    assert all(outcomes == ["corrected"] for outcomes in bench.outcomes().values())
+    newest = {}
+    for one in sorted(bench.trajectories().values(), key=lambda t: t.revision):
+        assert one.supersedes == (
+            newest[one.interaction_id].trajectory_id if one.revision else None
+        )
+        newest[one.interaction_id] = one
+    assert {t.reward for t in newest.values()} == {-1.0}
+
+
+def _log(worker: Worker) -> str:
+    return worker.log_file.read_text() if worker.log_file.exists() else ""
