@@ -1,0 +1,1 @@
+"""The trainer: rewarded trajectories in, weight versions out, every record accounted for."""

@@ -1,0 +1,64 @@
+"""``python -m services.trainer``: the trainer of one model.
+
+Exit codes: 0 stopped, 2 settings that cannot work, 3 another trainer of this model took over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import sys
+import time
+
+from services.trainer.settings import Settings
+from tailrace import process
+from tailrace.errors import Fenced, SettingsError
+
+
+def main(argv: list[str] | None = None, crash: Callable[[str], None] = lambda point: None) -> int:
+    """Run until SIGTERM. ``crash`` is told every commit point; kill tests end the process there."""
+    settings = process.start("trainer", Settings, argv)
+    if settings.model_dir is None or not settings.model_dir.is_dir():
+        return _wrong(f"trainer.model_dir: a model folder is required, not {settings.model_dir}", 2)
+    stop = process.stopping()
+    state = {"why": "recovering"}
+    process.expose(settings.metrics_port, lambda: state["why"] or None)
+
+    from services.trainer.learner import deterministic
+    from services.trainer.trainer import Trainer
+    from tailrace.log.kafka import KafkaLog
+    from tailrace.wire import Wire
+
+    deterministic(settings.threads)
+    log = KafkaLog(settings.kafka)
+    try:
+        trainer = Trainer(
+            log,
+            Wire(settings.registry),
+            settings,
+            clock=time.monotonic,
+            wall_ms=lambda: time.time_ns() // 1_000_000,
+            crash=crash,
+        )
+        state["why"] = ""
+        try:
+            while not stop.is_set():
+                trainer.turn()
+            trainer.stop()
+        finally:
+            trainer.close()
+    except SettingsError as error:
+        return _wrong(str(error), 2)
+    except Fenced as error:
+        return _wrong(f"another trainer of {settings.model} took over: {error}", 3)
+    finally:
+        log.close()
+    return 0
+
+
+def _wrong(message: str, code: int) -> int:
+    print(f"trainer: {message}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,195 @@
+"""Checkpoints: everything a restart needs to go on bit for bit, in one atomic directory.
+
+    <own_dir>/v00000042-<digest>/state.safetensors   float32 masters and both moments
+                                 meta.json           the rest, and the sha256 of state.safetensors
+                                 seal                sha256 of meta.json
+
+Written at a version boundary, after that version's transaction committed: the arrays go to the page
+cache at once (that is the snapshot), then a thread hashes, syncs and renames while training goes
+on. A directory is only used when its seal fits and its version and digest are in the log; what a
+crash left half-written has another name and is swept at the next start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from hashlib import sha256
+import logging
+import os
+from pathlib import Path
+import shutil
+
+import msgspec
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+import torch
+
+from services.trainer import metrics
+from services.trainer.baseline import Slice
+from services.trainer.known import Memory
+
+_log = logging.getLogger(__name__)
+_STATE, _META, _SEAL = "state.safetensors", "meta.json", "seal"
+_PARTIAL = ".partial-"
+_LABEL = len("v00000000")
+_FAULTS = (OSError, SafetensorError)
+"""A full or broken disk."""
+Crash = Callable[[str], None]
+
+
+class Meta(msgspec.Struct, kw_only=True):
+    """A checkpoint without its arrays."""
+
+    model: str
+    version: int
+    digest: str
+    """Of the published weights at ``version``."""
+    step: int
+    """The last step taken."""
+    updates: int
+    """Updates that the optimizer's moments have seen."""
+    seed: int
+    baseline: dict[str, Slice]
+    memory: Memory
+    """Decided ids of the horizon. Ranges and held records are the version's own, in its
+    manifest."""
+    state_sha256: str = ""
+
+
+class Checkpoints:
+    """The checkpoints of one trainer. For one thread, plus the writer it owns."""
+
+    def __init__(self, folder: Path, *, kept: int, crash: Crash = lambda point: None) -> None:
+        self._folder = folder
+        self._kept = kept
+        self._crash = crash
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._writing: Future[None] | None = None
+        self.version = 0
+        """Of the newest one written or being written; what fails counts no longer."""
+        self._known: set[str] = set()
+        """Names that the log knows, of this chain."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for partial in folder.glob(f"{_PARTIAL}*"):
+            shutil.rmtree(partial)
+
+    def write(self, meta: Meta, state: dict[str, torch.Tensor]) -> None:
+        """Begin a checkpoint, unless the one before is still being written.
+
+        ``state`` may change as soon as this returns. What cannot be written, here or by the thread,
+        is counted, said and swept, and ``version`` is what it was.
+        """
+        if self._writing is not None and not self._writing.done():
+            metrics.CHECKPOINTS.labels("busy").inc()
+            return
+        self.wait()
+        name = _name(meta.version, meta.digest)
+        partial = self._folder / f"{_PARTIAL}{name}"
+        arrays = {k: v.detach().cpu().contiguous() for k, v in state.items()}
+        try:
+            partial.mkdir(exist_ok=True)
+            save_file(arrays, partial / _STATE)
+        except _FAULTS as error:
+            _failed(partial, meta, error)
+            return
+        # The ids change with the next record: they are written down now, the sha256 later.
+        frozen = msgspec.json.decode(msgspec.json.encode(meta), type=Meta)
+        self._crash("checkpoint_begun")
+        before, self.version = self.version, meta.version
+        self._writing = self._writer.submit(self._finish, partial, name, frozen, before)
+        metrics.CHECKPOINTS.labels("begun").inc()
+
+    def wait(self) -> None:
+        """Until nothing is being written."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+    def newest(
+        self, chain: Iterable[tuple[int, str]]
+    ) -> tuple[Meta, dict[str, torch.Tensor]] | None:
+        """The newest whole checkpoint of these (version, digest), which are what the log knows."""
+        wanted = set(chain)
+        self._known = {_name(version, digest) for version, digest in wanted}
+        for path in sorted(self._folder.glob("v*"), reverse=True):
+            try:
+                text = (path / _META).read_bytes()
+                if sha256(text).hexdigest() != (path / _SEAL).read_text():
+                    raise ValueError("seal differs")
+                meta = msgspec.json.decode(text, type=Meta)
+                if (meta.version, meta.digest) not in wanted:
+                    _log.info("checkpoint passed over version=%d: not in the log", meta.version)
+                    continue
+                if _file_sha256(path / _STATE) != meta.state_sha256:
+                    raise ValueError("sha256 differs")
+                return meta, load_file(path / _STATE)
+            except (*_FAULTS, ValueError) as error:
+                _log.warning("checkpoint broken path=%s: %s", path.name, error)
+        return None
+
+    def close(self) -> None:
+        """Wait for the writer and end it."""
+        self._writer.shutdown(wait=True)
+
+    def _finish(self, partial: Path, name: str, meta: Meta, before: int) -> None:
+        try:
+            self._seal(partial, name, meta)
+        except _FAULTS as error:
+            _failed(partial, meta, error)
+            self.version = before
+
+    def _seal(self, partial: Path, name: str, meta: Meta) -> None:
+        meta.state_sha256 = _file_sha256(partial / _STATE)
+        text = msgspec.json.encode(meta)
+        (partial / _META).write_bytes(text)
+        (partial / _SEAL).write_text(sha256(text).hexdigest())
+        for path in (partial / _STATE, partial / _META, partial / _SEAL, partial):
+            _sync(path)
+        self._crash("checkpoint_written")
+        final = self._folder / name
+        if final.exists():
+            shutil.rmtree(final)
+        os.rename(partial, final)
+        _sync(self._folder)
+        self._crash("checkpoint_visible")
+        self._known.add(name)
+        self._prune(name)
+        _log.info("checkpoint version=%d step=%d path=%s", meta.version, meta.step, name)
+
+    def _prune(self, newest: str) -> None:
+        """Keep so many up to this one; what the log does not know goes first.
+
+        Later versions are another log's, or a branch that was left: this chain will pass them.
+        """
+        older = [p for p in self._folder.glob("v*") if p.name[:_LABEL] <= newest[:_LABEL]]
+        older = [p for p in older if p.name != newest]
+        older.sort(key=lambda path: (path.name in self._known, path.name))
+        for path in older[: max(0, len(older) + 1 - self._kept)]:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _name(version: int, digest: str) -> str:
+    return f"v{version:08d}-{digest[:16]}"
+
+
+def _failed(partial: Path, meta: Meta, error: Exception) -> None:
+    metrics.CHECKPOINTS.labels("failed").inc()
+    _log.error("checkpoint failed version=%d: %s", meta.version, error)
+    shutil.rmtree(partial, ignore_errors=True)
+
+
+def _file_sha256(path: Path) -> str:
+    whole = sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            whole.update(block)
+    return whole.hexdigest()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

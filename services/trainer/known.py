@@ -1,0 +1,77 @@
+"""Which trajectories were decided, within a horizon of log time. Pure.
+
+A trajectory is its id. An id is kept until the newest record of its partition is a horizon past its
+closing; whatever closed before that is refused as stale, so nothing is forgotten that could come
+again.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+State = Literal["untrained", "trained", "unknown"]
+"""Of a trajectory and the revisions before it: no part was trained, some part was, or nobody
+knows."""
+
+
+class Known(msgspec.Struct, frozen=True, array_like=True):
+    """One decided trajectory."""
+
+    partition: int
+    until_ms: int
+    """Log time of its closing (or later)."""
+    state: State
+
+
+class Memory(msgspec.Struct, kw_only=True):
+    """What :class:`KnownIds` knows, as a checkpoint keeps it."""
+
+    ids: dict[str, Known] = {}
+    newest_ms: dict[int, int] = {}
+    """Log time of the newest record read, by partition."""
+
+
+def state_after(outcome: str, reason: str | None) -> State | None:
+    """What a decision says about a trajectory's line; None: nothing new (a duplicate).
+
+    Also how ids are brought back from receipts.
+    """
+    if outcome == "duplicate":
+        return None
+    if outcome in ("trained", "compensated") or reason == "already_trained":
+        return "trained"
+    return "unknown" if reason == "predecessor_unknown" else "untrained"
+
+
+class KnownIds:
+    """The decided ids of one chain of versions."""
+
+    def __init__(self, horizon_ms: int) -> None:
+        self._horizon_ms = horizon_ms
+        self.memory = Memory()
+
+    def state(self, trajectory_id: str) -> State | None:
+        """None: not decided here."""
+        known = self.memory.ids.get(trajectory_id)
+        return None if known is None else known.state
+
+    def saw(self, partition: int, time_ms: int) -> None:
+        """A record of this log time was read, or others of it were decided."""
+        newest = self.memory.newest_ms
+        newest[partition] = max(newest.get(partition, 0), time_ms)
+
+    def beyond(self, partition: int, closed_ms: int) -> bool:
+        """Whether something that closed then is before the horizon."""
+        return closed_ms < self.memory.newest_ms.get(partition, 0) - self._horizon_ms
+
+    def decided(self, trajectory_id: str, partition: int, until_ms: int, state: State) -> None:
+        """Keep an id."""
+        self.memory.ids[trajectory_id] = Known(partition, until_ms, state)
+
+    def prune(self) -> None:
+        """Forget what is before the horizon."""
+        old = [i for i, k in self.memory.ids.items() if self.beyond(k.partition, k.until_ms)]
+        for trajectory_id in old:
+            del self.memory.ids[trajectory_id]

@@ -1,0 +1,39 @@
+"""What the trainer counts. Every record that is not trained on is here with its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from prometheus_client import Counter, Gauge, Histogram
+
+DECISIONS = Counter(
+    "tailrace_trainer_decisions_total", "Trajectory records decided", ("outcome", "reason")
+)
+EXPIRED = Counter("tailrace_trainer_expired_total", "Records that were gone before they were read")
+COMMANDS = Counter("tailrace_trainer_commands_total", "Commands seen on control", ("command",))
+HELD = Gauge("tailrace_trainer_held_answers", "Usable answers that wait for a batch")
+STEPS = Counter("tailrace_trainer_steps_total", "Optimizer steps, by how they ended", ("outcome",))
+STEP_S = Histogram(
+    "tailrace_trainer_step_seconds", "One optimizer step", buckets=(1, 2, 4, 6, 8, 10, 15, 20, 40)
+)
+PUBLISH_S = Histogram(
+    "tailrace_trainer_publish_seconds",
+    "Encoding and publishing one version",
+    buckets=(0.1, 0.25, 0.5, 1, 2, 4, 8, 16),
+)
+UPDATE_BYTES = Histogram(
+    "tailrace_trainer_update_bytes", "Stream of one version", buckets=[4.0**n for n in range(5, 18)]
+)
+VERSION = Gauge("tailrace_trainer_version", "Newest published version")
+FIGURE = Gauge("tailrace_trainer_figure_ratio", "Figures of the last step", ("figure",))
+CHECKPOINTS = Counter(
+    "tailrace_trainer_checkpoints_total", "Checkpoints, by how they ended", ("outcome",)
+)
+
+
+def stepped(figures: Mapping[str, float]) -> None:
+    """One step was taken."""
+    STEPS.labels("trained").inc()
+    STEP_S.observe(figures["step_s"])
+    for name, value in figures.items():
+        FIGURE.labels(name).set(value)

@@ -1,0 +1,133 @@
+"""What comes off the log: trajectories into the intake, commands to whoever asks.
+
+Trajectories are read uncommitted, as their writer sends them; what cannot be read is buried and
+still gets its decision. Called by :mod:`services.trainer.trainer`; for one thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+import logging
+
+from services.trainer import metrics
+from services.trainer.intake import Decision, Intake
+from tailrace import topics
+from tailrace.errors import InvalidRecord
+from tailrace.events import Command, Trajectory
+from tailrace.log.base import Log, LogRecord, Position
+from tailrace.stream import Decoder, Writer
+from tailrace.topics import named
+from tailrace.wire import Wire
+
+_log = logging.getLogger(__name__)
+_POLL_RECORDS = 500
+_POLLS = 20
+"""Of one read at most, so that a backlog does not keep the trainer from training."""
+
+
+class Reader:
+    """Reads on where the intake stands."""
+
+    def __init__(
+        self,
+        log: Log,
+        wire: Wire,
+        *,
+        model: str,
+        prefix: str,
+        intake: Intake,
+        writer: Writer,
+        clock: Callable[[], float],
+    ) -> None:
+        self._log, self._model = log, model
+        self._intake, self._writer, self._clock = intake, writer, clock
+        self._topic = named(topics.TRAJECTORIES, prefix)
+        self._control = named(topics.CONTROL, prefix)
+        self._decoder = Decoder(log, wire, prefix=prefix)
+        self._buried: list[Future[Position]] = []
+        self._consumer = log.consumer()
+        self._expire(log.starts(self._topic))
+        at = {(self._topic, p): start for p, start in intake.starts().items()}
+        # Commands are for who is there to hear them: what was ordered before this start is past.
+        control = {(self._control, p): end for p, end in log.ends(self._control).items()}
+        self._consumer.assign(at | control)
+
+    def read(self, wait_s: float) -> bool:
+        """Offer what is there. Returns whether a drain was ordered."""
+        drain = False
+        for poll in range(_POLLS):
+            records = self._consumer.poll(0.0 if poll else wait_s, _POLL_RECORDS)
+            for record in records:
+                if record.topic == self._control:
+                    drain |= self._is_drain(record)
+                else:
+                    self._offer(record)
+            if not records:
+                break
+        for partition in self._intake.starts():
+            position = self._consumer.position(self._topic, partition)
+            self._intake.advance(partition, position)
+        return drain
+
+    def ends(self) -> dict[int, int]:
+        """The end of each partition now."""
+        return self._log.ends(self._topic)
+
+    def reached(self, ends: Mapping[int, int]) -> bool:
+        """Whether everything below these ends was read."""
+        return all(self._consumer.position(self._topic, p) >= end for p, end in ends.items())
+
+    def flush(self) -> None:
+        """Until every dead letter is on the log: a receipt says that it is. Raises LogError."""
+        if self._buried:
+            self._writer.producer.flush()
+        for letter in self._buried:
+            letter.result(0)
+        self._buried = []
+
+    def close(self) -> None:
+        """Let go of the consumer."""
+        self._consumer.close()
+
+    def _offer(self, record: LogRecord) -> None:
+        if record.offset > self._intake.next_offset(record.partition):
+            # A jump: control records, or the log was trimmed under us.
+            self._expire(self._log.starts(self._topic))
+        trajectory = None
+        try:
+            event = self._decoder.decode(record)
+            assert isinstance(event, Trajectory)
+            trajectory = event
+        except InvalidRecord as error:
+            self._bury(record, error)
+        decision = self._intake.offer(record, trajectory, self._clock())
+        count([] if decision is None else [decision])
+
+    def _is_drain(self, record: LogRecord) -> bool:
+        try:
+            command = self._decoder.decode(record)
+        except InvalidRecord as error:
+            self._bury(record, error)
+            return False
+        assert isinstance(command, Command)
+        mine = command.model == self._model and command.command == "drain"
+        metrics.COMMANDS.labels("drain" if mine else "ignored").inc()
+        return mine
+
+    def _bury(self, record: LogRecord, error: InvalidRecord) -> None:
+        where = (record.topic, record.partition, record.offset)
+        _log.warning("invalid topic=%s partition=%d offset=%d: %s", *where, error)
+        self._buried.append(self._writer.bury(record, error.reason, str(error)))
+
+    def _expire(self, lows: Mapping[int, int]) -> None:
+        lost = self._intake.expire(lows)
+        if lost:
+            metrics.EXPIRED.inc(lost)
+            _log.warning("expired topic=%s records=%d", self._topic, lost)
+
+
+def count(decisions: Sequence[Decision]) -> None:
+    """Every decision has its counter."""
+    for decision in decisions:
+        metrics.DECISIONS.labels(decision.outcome, decision.reason or "").inc()

@@ -1,0 +1,121 @@
+"""The records that the trainer writes, from what it did: Steps, receipts, manifests, alarms.
+Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import version as installed
+
+import torch
+
+from services.trainer.answer import Answer
+from services.trainer.intake import Account, Decision
+from services.trainer.learner import Figures
+from services.trainer.settings import Settings
+from tailrace import topics
+from tailrace.events import Alarm, Canary, Coordinates, ModelUpdate, Receipt, Step, StepInput
+
+
+def step_of(
+    settings: Settings,
+    answers: Sequence[Answer],
+    figures: Figures,
+    *,
+    number: int,
+    version: int,
+    reseeded: bool,
+    now_ms: int,
+) -> Step:
+    """The ledger's entry of one step: all that a replay needs."""
+    inputs = [
+        StepInput(
+            partition=a.partition,
+            offset=a.offset,
+            trajectory_id=a.trajectory_id,
+            objective=settings.objective,
+            weight=1.0,
+        )
+        for a in answers
+    ]
+    return Step(
+        model=settings.model,
+        step=number,
+        version=version,
+        event_time_ms=now_ms,
+        inputs=inputs,
+        lr=settings.lr,
+        seed=settings.seed + number,
+        threads=settings.threads,
+        processes=1,
+        code=installed("tailrace"),
+        torch=str(torch.__version__),
+        reseeded=reseeded,
+        figures=figures,
+    )
+
+
+def receipt_of(
+    settings: Settings, decision: Decision, *, version: int, now_ms: int
+) -> tuple[str, Receipt]:
+    """(key, receipt) of one decision."""
+    subject = decision.trajectory_id
+    source = Coordinates(
+        topic=topics.TRAJECTORIES.name, partition=decision.partition, offset=decision.offset
+    )
+    receipt = Receipt(
+        source=source,
+        subject_id=subject,
+        event_time_ms=now_ms,
+        stage="trainer",
+        outcome=decision.outcome,
+        reason=decision.reason,
+        trajectories=[subject] if subject else [],
+        model=settings.model,
+        version=version,
+    )
+    return decision.key, receipt
+
+
+def manifest_of(
+    head: ModelUpdate,
+    account: Account,
+    steps: Sequence[Step],
+    trained: Sequence[Answer],
+    *,
+    digest: str,
+    config_digest: str | None,
+    canary: Canary | None,
+    now_ms: int,
+) -> ModelUpdate:
+    """The manifest of the version after ``head``; the publisher fills in what it makes of the
+    bytes."""
+    first = [a.first_feedback_ms for a in trained if a.first_feedback_ms is not None]
+    last = [a.last_feedback_ms for a in trained if a.last_feedback_ms is not None]
+    return ModelUpdate(
+        model=head.model,
+        version=head.version + 1,
+        created_ms=now_ms,
+        base_version=head.version,
+        base_digest=head.digest,
+        digest=digest,
+        config_digest=config_digest,
+        ranges=account.ranges,
+        first_step=steps[0].step if steps else None,
+        last_step=steps[-1].step if steps else None,
+        first_feedback_ms=min(first, default=None),
+        last_feedback_ms=max(last, default=None),
+        figures=steps[-1].figures if steps else {},
+        canary=canary,
+    )
+
+
+def alarm_of(state: str, message: str, *, seen: int, now_ms: int) -> Alarm:
+    """A step was not finite (``fired``), or is again (``cleared``)."""
+    return Alarm(
+        stream="trainer.non_finite",
+        event_time_ms=now_ms,
+        detector="non_finite",
+        state=state,
+        seen=seen,
+        message=message,
+    )

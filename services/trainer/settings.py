@@ -1,0 +1,92 @@
+"""What the trainer can be told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+
+from tailrace.settings import Common
+
+Positive = Annotated[int, msgspec.Meta(ge=1)]
+Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
+PositiveFloat = Annotated[float, msgspec.Meta(gt=0.0)]
+
+
+class Settings(Common, frozen=True, kw_only=True):
+    """Table ``[trainer]``, variables ``TAILRACE_TRAINER_*``."""
+
+    model_dir: Path | None = None
+    """Hugging Face folder of version 0, bfloat16 safetensors. Required."""
+    device: str = "cpu"
+    """torch device that holds the model and its optimizer."""
+    threads: Positive = 1
+    """Threads of torch; part of what makes a replay end on the same bits."""
+    seed: int = 0
+    """Seed of step n is this plus n."""
+
+    objective: Literal["cispo", "ppo", "reinforce"] = "cispo"
+    """The loss; see :mod:`services.trainer.losses`."""
+    clip_low: Share = 0.2
+    """PPO: ratios below 1 minus this earn nothing more."""
+    clip_high: PositiveFloat = 0.28
+    """PPO: the same above 1 plus this."""
+    ratio_max: PositiveFloat = 3.0
+    """CISPO: importance ratios are truncated here."""
+    lr: PositiveFloat = 2e-5
+    """AdamW's learning rate; constant."""
+    beta1: Share = 0.9
+    """AdamW's first-moment decay."""
+    beta2: Share = 0.95
+    """AdamW's second-moment decay: short, because a live stream does not stand still."""
+    max_grad_norm: PositiveFloat = 1.0
+    """Gradients with a longer norm are scaled down to it."""
+    baseline_decay: Share = 0.9
+    """Weight of the past in a slice's mean reward, per step."""
+    negative_weight: Share = 1.0
+    """Factor on negative advantages. Below 1 the policy is pulled to what was liked more than
+    pushed from what was not."""
+
+    batch_answers: Positive = 48
+    """Answers of one optimizer step."""
+    batch_wait_s: PositiveFloat = 30.0
+    """A smaller batch is trained when its oldest answer has waited this long."""
+    min_answers: Positive = 8
+    """Smaller batches than this wait on; at a drain 2 are enough."""
+    micro_answers: Positive = 16
+    """Answers of one forward pass at most."""
+    micro_tokens: Positive = 8192
+    """Tokens of one forward pass at most, padding included, unless one answer alone has more."""
+    max_tokens: Positive = 2048
+    """Longer prompts and answers together are ``untrainable: too_long``."""
+    max_reward: PositiveFloat = 1e3
+    """Rewards further from 0 are ``untrainable: reward``: one of them would outweigh its whole
+    batch, and its slice's mean for many steps, or leave no finite gradient."""
+    max_age_versions: Positive = 8
+    """An answer whose oldest token is more weight changes behind the newest version is
+    ``stale``."""
+    max_held: Positive = 2048
+    """Usable answers that may wait; beyond, the oldest are ``stale: backlog``."""
+    horizon_s: PositiveFloat = 7 * 86400.0
+    """Log time over which trajectory ids are remembered; what closed before it is ``stale``."""
+
+    publish_steps: Positive = 1
+    """Optimizer steps of one version."""
+    keyframe_versions: Positive = 50
+    """A whole model instead of a delta every so many versions."""
+    account_s: PositiveFloat = 60.0
+    """Decisions that waited this long are published even when nothing was trained."""
+    checkpoint_versions: Positive = 20
+    """Versions between two checkpoints: the most that a restart has to train again."""
+    checkpoints_kept: Positive = 2
+    """Checkpoints on disk; the one before the newest is for when that one cannot be read."""
+    replay_steps: int = 100
+    """Replay at most so many steps after a restart; where the checkpoint is further behind, go on
+    from the published weights (``reseeded``)."""
+
+    @property
+    def own_dir(self) -> Path:
+        """Where this trainer keeps its checkpoints, by the name under which it writes the log: two
+        trainers that do not fence each other do not share one."""
+        return self.state_dir / "trainer" / f"{self.prefix}tailrace.{self.model}"

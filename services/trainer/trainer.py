@@ -1,0 +1,320 @@
+"""The loop: trajectories off the log, through the intake, into steps, out as versions.
+
+    turn()  reads      trajectories as they come, commands                     (reader)
+            decides    every record                                            (intake)
+            trains     when a batch is full, or has waited batch_wait_s        (learner)
+            publishes  after publish_steps steps; with none when decisions waited account_s
+            at drain   reads to the ends fixed then, trains what is there, accounts for the rest
+
+One transaction holds a version, its Steps and the receipts of its account, so a crash anywhere
+loses only work that the next process does again from the same records. ``crash`` is told every
+commit point by name; kill tests end the process there:
+
+    taken  stepped  encoded  published  checkpoint_begun  checkpoint_written  checkpoint_visible
+
+For one thread. Called by :mod:`services.trainer.__main__`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+import logging
+
+from safetensors import SafetensorError
+
+from services.trainer import metrics
+from services.trainer.answer import Answer, Limits
+from services.trainer.canary import CanaryLine
+from services.trainer.checkpoint import Checkpoints, Crash, Meta
+from services.trainer.intake import Intake
+from services.trainer.learner import Figures, Learner, NonFinite
+from services.trainer.ledger import Ledger, Recovery
+from services.trainer.policy import Policy
+from services.trainer.reader import Reader, count
+from services.trainer.records import alarm_of, manifest_of, receipt_of, step_of
+from services.trainer.settings import Settings
+from tailrace import topics
+from tailrace.errors import SettingsError
+from tailrace.events import ModelUpdate, Step
+from tailrace.log.base import Log
+from tailrace.stream import Writer, publish_schemas
+from tailrace.topics import named
+from tailrace.weights import codec, folder
+from tailrace.weights.lineage import label_only
+from tailrace.weights.publisher import Publisher
+from tailrace.weights.tensors import Tensors, digest, digest_files
+from tailrace.wire import Wire
+
+_log = logging.getLogger(__name__)
+_DRAIN_ANSWERS = 2
+"""Fewer answers than this are not worth a step, even at a drain."""
+
+
+class Trainer:
+    """The trainer of one model. Making one fences the trainer before it and recovers its state."""
+
+    def __init__(
+        self,
+        log: Log,
+        wire: Wire,
+        settings: Settings,
+        *,
+        clock: Callable[[], float],
+        wall_ms: Callable[[], int],
+        crash: Crash = lambda point: None,
+    ) -> None:
+        """Raises Fenced when a newer trainer is there, UpdateRefused when the last version can
+        neither be replayed nor read, SettingsError for a model folder that is none."""
+        assert settings.model_dir is not None
+        self._settings, self._model_dir = settings, settings.model_dir
+        self._clock, self._wall_ms, self._crash = clock, wall_ms, crash
+        publish_schemas(log, prefix=settings.prefix)
+        self._publisher = Publisher(log, wire, model=settings.model, prefix=settings.prefix)
+        self._writer = Writer(log.producer(), wire, prefix=settings.prefix, source="trainer")
+        try:
+            self._policy = Policy(self._model_dir, device=settings.device)
+            self._canary = CanaryLine(self._model_dir, self._policy.vocabulary)
+        except (OSError, ValueError, SafetensorError) as error:
+            raise SettingsError(f"trainer.model_dir: {error}") from error
+        self._learner = Learner(self._policy, settings)
+        limits = Limits(
+            model=settings.model,
+            vocabulary=self._policy.vocabulary,
+            max_tokens=settings.max_tokens,
+            max_reward=settings.max_reward,
+        )
+        self._intake = Intake(
+            limits,
+            horizon_ms=int(settings.horizon_s * 1000),
+            max_age_versions=settings.max_age_versions,
+            max_held=settings.max_held,
+        )
+        self._checkpoints = Checkpoints(
+            settings.own_dir, kept=settings.checkpoints_kept, crash=crash
+        )
+        self._steps: list[Step] = []
+        """Taken since the last version."""
+        self._trained: list[Answer] = []
+        self._drain_ends: dict[int, int] | None = None
+        self._alarmed = False
+        partitions = range(log.partitions(named(topics.TRAJECTORIES, settings.prefix)))
+        ledger = Ledger(log, wire, settings=settings, limits=limits)
+        self._head, self.recovery = self._recover(ledger, partitions)
+        self._reseeded = self.recovery.reseeded is not None
+        self._base: Tensors = self._policy.published()
+        self._checkpoints.version = self.recovery.checkpoint_version
+        self._reader = Reader(
+            log,
+            wire,
+            model=settings.model,
+            prefix=settings.prefix,
+            intake=self._intake,
+            writer=self._writer,
+            clock=clock,
+        )
+        metrics.VERSION.set(self._head.version)
+
+    @property
+    def head(self) -> ModelUpdate:
+        """The newest version."""
+        return self._head
+
+    def turn(self, wait_s: float = 0.2) -> bool:
+        """Read, then train or publish if it is time. Returns whether a step was taken."""
+        stepped = False
+        full = self._intake.usable >= self._settings.batch_answers
+        if self._reader.read(0.0 if full else wait_s):
+            self._drain_ends = self._reader.ends()
+            _log.info("draining to=%s", self._drain_ends)
+        now_s = self._clock()
+        count(self._intake.refresh(now_s))
+        usable, waiting_s = self._intake.usable, self._intake.waiting_s(now_s)
+        metrics.HELD.set(usable)
+        late = usable >= self._settings.min_answers and waiting_s >= self._settings.batch_wait_s
+        if usable >= self._settings.batch_answers or late:
+            self._train(self._intake.take(self._settings.batch_answers))
+            stepped = True
+        elif self._drain_ends is not None and self._reader.reached(self._drain_ends):
+            stepped = self._drain()
+        full = len(self._steps) >= self._settings.publish_steps
+        if full or self._intake.undone_s(self._clock()) >= self._settings.account_s:
+            self._publish()
+        return stepped
+
+    def stop(self) -> None:
+        """A clean end: publish what waits, write a checkpoint. :meth:`close` comes after it."""
+        if self._steps or self._intake.undone:
+            self._publish()
+        self._checkpoints.wait()
+        if self._head.version > self._checkpoints.version:
+            self._checkpoint()
+
+    def close(self) -> None:
+        """Let go of the log; what is not published is done again by the next trainer."""
+        try:
+            self._checkpoints.close()
+        finally:
+            self._reader.close()
+            self._publisher.close()
+            self._writer.producer.close()
+
+    # Start
+
+    def _recover(self, ledger: Ledger, partitions: range) -> tuple[ModelUpdate, Recovery]:
+        head = self._publisher.head()
+        if head is None:
+            return self._publish_first(partitions), Recovery()
+        chain = [head]
+        while (base := chain[-1].base_version) is not None:
+            update = self._publisher.version(base)
+            if update is None:
+                break
+            chain.append(update)
+        chain.reverse()
+        recovery = ledger.recover(chain, self._learner, self._intake.known, self._checkpoints)
+        self._intake.begin(partitions, head.ranges)
+        for update in chain:
+            self._intake.version(update.version, changed=not label_only(update))
+        _log.info(
+            "recovered version=%d step=%d replayed=%d reseeded=%s digest=%s",
+            *(head.version, self._learner.steps, recovery.replayed, recovery.reseeded, head.digest),
+        )
+        return head, recovery
+
+    def _publish_first(self, partitions: range) -> ModelUpdate:
+        """Version 0: the model folder, as a keyframe."""
+        self._intake.begin(partitions, [])
+        self._intake.version(0, changed=True)
+        files, tensors = folder.read_files(self._model_dir), self._policy.published()
+        manifest = ModelUpdate(
+            model=self._settings.model,
+            version=0,
+            created_ms=self._wall_ms(),
+            digest=digest(tensors),
+            config_digest=digest_files(files),
+            ranges=self._intake.account().ranges,
+            canary=self._canary.score(self._policy),
+        )
+        return self._publisher.publish(manifest, codec.encode_keyframe(tensors, files), [], [])
+
+    # Training
+
+    def _drain(self) -> bool:
+        """Train what is there, and leave nothing undecided. Returns whether a step was taken."""
+        self._drain_ends = None
+        left = self._intake.take(self._settings.batch_answers)
+        if len(left) >= _DRAIN_ANSWERS:
+            self._train(left)
+        else:
+            self._settle(left, "filtered", "too_few")
+        if self._steps or self._intake.undone:
+            self._publish()
+        return len(left) >= _DRAIN_ANSWERS
+
+    def _train(self, answers: list[Answer]) -> None:
+        self._crash("taken")
+        settings = self._settings
+        number = self._learner.steps + 1
+        try:
+            figures = self._learner.step(answers, lr=settings.lr, objective=settings.objective)
+        except NonFinite as error:
+            _log.error("step skipped step=%d answers=%d: %s", number, len(answers), error)
+            metrics.STEPS.labels("non_finite").inc()
+            self._settle(answers, "filtered", "non_finite")
+            self._alarm("fired", f"step {number}: {error}")
+            return
+        self._crash("stepped")
+        self._settle(answers, "trained")
+        if self._alarmed:
+            self._alarm("cleared", f"step {number} is finite")
+        step = step_of(
+            settings,
+            answers,
+            figures,
+            number=number,
+            version=self._head.version + 1,
+            reseeded=self._reseeded,
+            now_ms=self._wall_ms(),
+        )
+        self._steps.append(step)
+        self._trained += answers
+        self._show(number, figures)
+
+    def _show(self, number: int, figures: Figures) -> None:
+        metrics.stepped(figures)
+        shown = " ".join(f"{name}={value:.4g}" for name, value in figures.items())
+        _log.info("trained step=%d %s", number, shown)
+
+    def _settle(self, answers: Sequence[Answer], outcome: str, reason: str | None = None) -> None:
+        count(self._intake.settle(answers, self._clock(), outcome, reason))
+
+    def _alarm(self, state: str, message: str) -> None:
+        self._alarmed = state == "fired"
+        alarm = alarm_of(state, message, seen=self._learner.steps, now_ms=self._wall_ms())
+        self._writer.write(topics.ALARMS, alarm)
+
+    # Publishing
+
+    def _publish(self) -> None:
+        """One version of what was trained and decided since the last."""
+        began_s = self._clock()
+        head, account = self._head, self._intake.account()
+        tensors = self._policy.published() if self._steps else self._base
+        after = digest(tensors) if self._steps else head.digest
+        assert after is not None
+        changed = after != head.digest
+        stream, config_digest = self._encode(tensors) if changed else (None, head.config_digest)
+        manifest = manifest_of(
+            head,
+            account,
+            self._steps,
+            self._trained,
+            digest=after,
+            config_digest=config_digest,
+            canary=self._canary.score(self._policy) if changed else head.canary,
+            now_ms=self._wall_ms(),
+        )
+        receipts = [
+            receipt_of(self._settings, d, version=manifest.version, now_ms=manifest.created_ms)
+            for d in account.decisions
+        ]
+        self._crash("encoded")
+        self._reader.flush()
+        self._head = self._publisher.publish(manifest, stream, self._steps, receipts)
+        self._crash("published")
+        self._intake.published()
+        self._intake.version(manifest.version, changed)
+        self._base = tensors
+        metrics.VERSION.set(manifest.version)
+        metrics.PUBLISH_S.observe(self._clock() - began_s)
+        metrics.UPDATE_BYTES.observe(len(stream or b""))
+        # After a reseeding nothing older leads here: without a checkpoint the next restart reseeds.
+        first = self._reseeded and bool(self._steps)
+        self._reseeded = self._reseeded and not first
+        self._steps, self._trained = [], []
+        late = manifest.version - self._checkpoints.version >= self._settings.checkpoint_versions
+        if first or late:
+            self._checkpoint()
+
+    def _encode(self, tensors: Tensors) -> tuple[bytes, str | None]:
+        """(stream, config digest) of the next version: a delta, or a keyframe when one is due."""
+        since = self._head.version + 1 - (self._head.keyframe_version or 0)
+        if since < self._settings.keyframe_versions:
+            return codec.encode_delta(self._base, tensors), self._head.config_digest
+        files = folder.read_files(self._model_dir)
+        return codec.encode_keyframe(tensors, files), digest_files(files)
+
+    def _checkpoint(self) -> None:
+        """Of the version just published. What cannot be written is tried again later."""
+        assert self._head.digest is not None and not self._steps
+        meta = Meta(
+            model=self._settings.model,
+            version=self._head.version,
+            digest=self._head.digest,
+            step=self._learner.steps,
+            updates=self._learner.updates,
+            seed=self._settings.seed,
+            baseline=self._learner.baseline.slices,
+            memory=self._intake.known.memory,
+        )
+        self._checkpoints.write(meta, self._learner.state())

@@ -1,0 +1,141 @@
+"""Checkpoints on a disk that fails and in folders that others have used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import os
+from pathlib import Path
+
+import msgspec
+import pytest
+from safetensors import SafetensorError
+import torch
+
+from services.trainer import checkpoint
+from services.trainer.checkpoint import Checkpoints, Meta
+from services.trainer.known import Memory
+from services.trainer.metrics import CHECKPOINTS
+from tests.trainer.conftest import Mill
+from tests.trainer.traffic import trajectory
+
+STATE = {"master.a": torch.arange(4.0)}
+
+
+def meta(version: int, digest: str = "d") -> Meta:
+    return Meta(
+        model="tiny",
+        version=version,
+        digest=digest * 16,
+        step=version,
+        updates=version,
+        seed=0,
+        baseline={},
+        memory=Memory(),
+    )
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Checkpoints]:
+    made = Checkpoints(tmp_path / "own", kept=2)
+    yield made
+    made.close()
+
+
+def written(store: Checkpoints, version: int, digest: str = "d") -> None:
+    store.write(meta(version, digest), STATE)
+    store.wait()
+
+
+def there(tmp_path: Path) -> list[str]:
+    return sorted(os.listdir(tmp_path / "own"))
+
+
+def failures() -> float:
+    return CHECKPOINTS.labels("failed")._value.get()
+
+
+@pytest.mark.parametrize("name", ["save_file", "_sync"])
+@pytest.mark.parametrize("error", [OSError("no space"), SafetensorError("no space")])
+def test_a_failed_write_is_counted_and_swept_and_the_next_one_is_written(
+    store: Checkpoints,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    error: Exception,
+) -> None:
+    written(store, 1)
+
+    def full(*arguments: object) -> None:
+        raise error
+
+    before = failures()
+    with monkeypatch.context() as broken:
+        broken.setattr(checkpoint, name, full)
+        written(store, 2)
+    assert failures() == before + 1 and store.version == 1
+    assert there(tmp_path) == ["v00000001-dddddddddddddddd"]
+    written(store, 3)
+    assert store.version == 3 and len(there(tmp_path)) == 2
+
+
+def test_a_trainer_whose_checkpoint_failed_stops_cleanly_and_with_one(
+    mill: Mill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path) -> None:
+        raise OSError("no space")
+
+    mill.put(*(trajectory(n) for n in range(8)))
+    trainer = mill.trainer(checkpoint_versions=1)
+    with monkeypatch.context() as broken:
+        broken.setattr(checkpoint, "_sync", full)
+        assert trainer.turn(0.0)
+        trainer._checkpoints.wait()
+    trainer.stop()
+    trainer.close()
+    mill.forget(trainer)
+    assert mill.trainer().recovery.checkpoint_version == 1
+
+
+def test_a_truncated_archive_under_a_good_seal_is_passed_over(
+    store: Checkpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut(arrays: object, path: Path) -> None:
+        path.write_bytes(b"\x08")
+
+    written(store, 1)
+    with monkeypatch.context() as broken:
+        broken.setattr(checkpoint, "save_file", cut)
+        written(store, 2)
+    found = store.newest([(1, "d" * 16), (2, "d" * 16)])
+    assert found is not None and found[0].version == 1
+
+
+def test_another_logs_checkpoints_do_not_push_out_this_ones(
+    store: Checkpoints, tmp_path: Path
+) -> None:
+    for version in (3, 60, 80):
+        written(store, version, "x")
+    assert store.newest([(0, "d" * 16)]) is None
+    for version in (20, 40):
+        written(store, version)
+    names = ["v00000020-d", "v00000040-d", "v00000060-x", "v00000080-x"]
+    assert [name[:11] for name in there(tmp_path)] == names
+    for version in (70, 90):
+        written(store, version)
+    assert [name[:11] for name in there(tmp_path)] == ["v00000070-d", "v00000090-d"]
+
+
+def test_what_the_log_does_not_know_goes_first(store: Checkpoints, tmp_path: Path) -> None:
+    written(store, 20)
+    written(store, 30, "x")
+    store.newest([(20, "d" * 16)])
+    written(store, 30)
+    assert [name[:11] for name in there(tmp_path)] == ["v00000020-d", "v00000030-d"]
+
+
+def test_two_prefixes_on_one_state_dir_keep_apart(mill: Mill) -> None:
+    folders = {
+        msgspec.structs.replace(mill.settings, prefix=prefix, model=model).own_dir
+        for prefix, model in (("", "m"), ("a-", "m"), ("b-", "m"), ("", "a-m"))
+    }
+    assert len(folders) == 4

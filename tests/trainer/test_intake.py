@@ -1,0 +1,289 @@
+"""Every record has one decision along a chain of versions, and the versions tile the log."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+import pytest
+
+from services.trainer.answer import Limits
+from services.trainer.intake import Account, Decision, Intake
+from services.trainer.known import state_after
+from tailrace.events import Trajectory, VersionSpan
+from tailrace.log.base import LogRecord
+from tests.trainer.traffic import MODEL, TIME_MS, trajectory
+
+LIMITS = Limits(model=MODEL, vocabulary=512, max_tokens=64, max_reward=10.0)
+HORIZON_MS = 100_000
+
+
+class Reading:
+    """Feeds an intake from a list that stands for one partition."""
+
+    def __init__(self, **changes: Any) -> None:
+        values = {"horizon_ms": HORIZON_MS, "max_age_versions": 3, "max_held": 50} | changes
+        self.intake = Intake(LIMITS, **values)
+        self.intake.begin([0], [])
+        self.intake.version(0, changed=True)
+        self.offset = 0
+
+    def offer(self, event: Trajectory | None, time_ms: int = TIME_MS) -> Decision | None:
+        record = LogRecord(
+            topic="trajectories",
+            partition=0,
+            offset=self.offset,
+            time_ms=time_ms,
+            key=b"default:s",
+            value=b"",
+            headers={},
+        )
+        self.offset += 1
+        return self.intake.offer(record, event, 0.0)
+
+    def outcome(self, event: Trajectory | None, time_ms: int = TIME_MS) -> tuple[str, str] | None:
+        decision = self.offer(event, time_ms)
+        return None if decision is None else (decision.outcome, decision.reason or "")
+
+    def train(self, count: int = 100) -> int:
+        taken = self.intake.take(count)
+        self.intake.settle(taken, 0.0, "trained")
+        return len(taken)
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, None),
+        ({"learn": None}, ("filtered", "no_consent")),
+        ({"learn": False}, ("filtered", "no_consent")),
+        ({"reward": None}, ("filtered", "no_reward")),
+        ({"reward": float("nan")}, ("untrainable", "reward")),
+        ({"reward": 10.0}, None),
+        ({"reward": -10.5}, ("untrainable", "reward")),
+        ({"error": "engine died"}, ("filtered", "infrastructure_error")),
+        ({"untrainable": "top_p"}, ("untrainable", "top_p")),
+        ({"content": None}, ("untrainable", "content")),
+        ({"logprobs_mode": "raw_logprobs"}, ("untrainable", "logprobs_mode")),
+        ({"model": "another"}, ("untrainable", "model")),
+        ({"sampling": {"temperature": "0.0"}}, ("untrainable", "temperature")),
+        ({"sampling": {"temperature": "0.0099"}}, ("untrainable", "temperature")),
+        ({"sampling": {"temperature": "0.01"}}, None),
+        ({"sampling": {"temperature": "{"}}, ("untrainable", "content")),
+        ({"sampling": {"temperature": "1" * 400}}, ("untrainable", "content")),
+        ({"weight_versions": []}, ("untrainable", "weight_versions")),
+        ({"weight_versions": [VersionSpan(start=0, end=3)]}, ("untrainable", "unknown_version")),
+        ({"closed_log_time_ms": None}, ("untrainable", "closed_log_time")),
+        ({"interaction_id": "nonsense"}, ("untrainable", "interaction_id")),
+        ({"supersedes": "never seen"}, ("filtered", "predecessor_unknown")),
+    ],
+)
+def test_what_becomes_of_one_record(fields: dict[str, Any], expected: Any) -> None:
+    reading = Reading()
+    assert reading.outcome(trajectory(1, **fields)) == expected
+    assert reading.intake.usable == (expected is None)
+
+
+def test_what_cannot_be_read_is_untrainable() -> None:
+    assert Reading().outcome(None) == ("untrainable", "invalid")
+
+
+def test_a_repeat_is_a_duplicate_before_and_after_training() -> None:
+    reading = Reading()
+    assert reading.outcome(trajectory(1)) is None
+    assert reading.outcome(trajectory(1)) == ("duplicate", "trajectory_id")
+    assert reading.train() == 1
+    assert reading.outcome(trajectory(1)) == ("duplicate", "trajectory_id")
+
+
+def test_nothing_comes_again_beyond_the_horizon() -> None:
+    reading = Reading()
+    reading.offer(trajectory(1))
+    reading.train()
+    later_ms = TIME_MS + HORIZON_MS + 5000
+    reading.offer(trajectory(2, closed_log_time_ms=later_ms), later_ms)
+    reading.intake.settle([], 0.0, "trained")
+    reading.intake.account()
+    reading.intake.published()
+    assert reading.intake.known.memory.ids.keys() == set()
+    assert reading.outcome(trajectory(1), later_ms) == ("stale", "horizon")
+
+
+def test_a_held_record_is_not_past_the_horizon_when_it_is_read_again() -> None:
+    before = Reading()
+    before.offer(trajectory(1))
+    ranges = before.intake.account().ranges
+    after = Reading()
+    after.intake.begin([0], ranges)
+    after.intake.known.saw(0, TIME_MS + 2 * HORIZON_MS)
+    assert after.outcome(trajectory(1)) is None
+    assert after.outcome(trajectory(2)) == ("stale", "horizon")
+
+
+def test_revisions_follow_what_became_of_the_one_before() -> None:
+    reading = Reading()
+    first, second, third = (trajectory(n).trajectory_id for n in (1, 2, 3))
+    reading.offer(trajectory(1))
+    assert reading.outcome(trajectory(2, supersedes=first)) is None
+    assert [(d.trajectory_id, d.outcome) for d in reading.intake.account().decisions] == [
+        (first, "superseded")
+    ]
+    reading.train()
+    already = ("filtered", "already_trained")
+    assert reading.outcome(trajectory(3, supersedes=second)) == already
+    assert reading.outcome(trajectory(4, supersedes=third)) == already
+    unknown = ("filtered", "predecessor_unknown")
+    assert reading.outcome(trajectory(5, supersedes="?")) == unknown
+    assert reading.outcome(trajectory(6, supersedes=trajectory(5).trajectory_id)) == unknown
+
+
+def test_a_revision_without_a_reward_takes_the_first_one_back() -> None:
+    reading = Reading()
+    reading.offer(trajectory(1))
+    revision = trajectory(2, supersedes=trajectory(1).trajectory_id, reward=None)
+    assert reading.outcome(revision) == ("filtered", "no_reward")
+    assert reading.intake.usable == 0
+
+
+def test_age_counts_weight_changes_only() -> None:
+    reading = Reading()
+    reading.offer(trajectory(1))
+    for version in range(1, 20):
+        reading.intake.version(version, changed=version <= 3)
+    assert reading.intake.refresh(0.0) == []
+    reading.intake.version(20, changed=True)
+    assert [(d.outcome, d.reason) for d in reading.intake.refresh(0.0)] == [("stale", "age")]
+    assert reading.outcome(trajectory(2)) == ("stale", "age")
+    ahead = [VersionSpan(version=99, start=0, end=99)]
+    count = reading.intake.usable
+    assert reading.offer(trajectory(3, weight_versions=ahead)) is not None
+    assert reading.intake.usable == count
+
+
+def test_a_backlog_is_trained_freshest_first_and_bounded() -> None:
+    reading = Reading(max_held=10)
+    for number in range(15):
+        reading.offer(trajectory(number), TIME_MS + number)
+    dropped = reading.intake.refresh(0.0)
+    assert [d.offset for d in dropped] == [0, 1, 2, 3, 4]
+    assert {(d.outcome, d.reason) for d in dropped} == {("stale", "backlog")}
+    taken = reading.intake.take(3)
+    assert [a.offset for a in taken] == [12, 13, 14]
+
+
+def test_expired_records_are_said_by_range() -> None:
+    reading = Reading()
+    reading.offer(trajectory(0))
+    reading.intake.account()
+    reading.intake.published()
+    assert reading.intake.expire({0: 7}) == 6
+    [one] = reading.intake.account().ranges
+    assert (one.start, one.end, one.held, one.expired_to) == (1, 7, [0], 7)
+
+
+EVENTS = st.lists(
+    st.tuples(
+        st.integers(0, 12),  # which trajectory
+        st.sampled_from(
+            ["new", "new", "new", "unreadable", "no_reward", "revision", "untrainable"]
+        ),
+        st.integers(0, 14),  # which one a revision is of
+        st.sampled_from(["", "", "train", "publish", "restart", "fail"]),
+    ),
+    max_size=60,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(EVENTS)
+def test_any_sequence_decides_each_record_once_and_tiles_the_log(events: list[Any]) -> None:
+    log: list[Trajectory | None] = []
+    newest: dict[int, str] = {}
+    for place, (number, kind, other, _) in enumerate(events):
+        fields: dict[str, Any] = {}
+        if kind == "revision":
+            # Revisions of one answer come one after the other, each of the one before.
+            before = newest.get(other, "never seen")
+            newest[other] = f"revision {place}"
+            fields = {"supersedes": before, "trajectory_id": newest[other]}
+            if place % 5 == 0:
+                fields["reward"] = None
+        elif kind == "no_reward":
+            fields = {"reward": None}
+        elif kind == "untrainable":
+            fields = {"untrainable": "seed"}
+        event = None if kind == "unreadable" else trajectory(number, **fields)
+        if event is not None and kind != "revision":
+            newest.setdefault(number, event.trajectory_id)
+        log.append(event)
+    accounts: list[Account] = []
+    reading = Reading()
+
+    def publish() -> None:
+        accounts.append(reading.intake.account())
+        reading.intake.published()
+        reading.intake.version(len(accounts), changed=True)
+
+    def restart() -> None:
+        """A new process: ranges from the last manifest, ids from the receipts."""
+        nonlocal reading
+        reading = Reading()
+        reading.intake.begin([0], accounts[-1].ranges if accounts else [])
+        for version, account in enumerate(accounts, 1):
+            reading.intake.version(version, changed=True)
+            for d in account.decisions:
+                state = state_after(d.outcome, d.reason)
+                if d.trajectory_id and state is not None:
+                    reading.intake.known.decided(d.trajectory_id, 0, TIME_MS, state)
+        reading.offset = reading.intake.starts()[0]
+        read_to(end)
+
+    def read_to(offset: int) -> None:
+        while reading.offset < offset:
+            reading.offer(log[reading.offset], TIME_MS + reading.offset)
+
+    end = 0
+    for _, _, _, then in events:
+        end += 1
+        read_to(end)
+        reading.intake.refresh(0.0)
+        if then == "train":
+            reading.train(3)
+        elif then == "fail":
+            reading.intake.settle(reading.intake.take(2), 0.0, "filtered", "non_finite")
+        elif then == "publish":
+            publish()
+        elif then == "restart":
+            restart()
+    publish()
+
+    decided = Counter(d.offset for a in accounts for d in a.decisions)
+    held: set[int] = set()
+    start = 0
+    for account in accounts:
+        [one] = account.ranges
+        assert one.start == start
+        tile = (set(range(one.start, one.end)) | held) - set(one.held)
+        assert {d.offset for d in account.decisions} == tile
+        start, held = one.end, set(one.held)
+    assert start == len(log)
+    assert set(decided) | held == set(range(len(log))) and max(decided.values(), default=1) == 1
+    trained = [d.trajectory_id for a in accounts for d in a.decisions if d.outcome == "trained"]
+    assert len(trained) == len(set(trained))
+    spent = Counter(_root(log, t) for t in trained)
+    assert max(spent.values(), default=1) == 1, "two revisions of one answer were trained"
+
+
+def _root(log: list[Trajectory | None], trajectory_id: str) -> str:
+    """The first revision of a trajectory's line, by the record that came first of each id."""
+    before = {}
+    for event in log:
+        if event is not None and event.trajectory_id not in before:
+            before[event.trajectory_id] = event.supersedes
+    seen: set[str] = set()
+    while before.get(trajectory_id) is not None and trajectory_id not in seen:
+        seen.add(trajectory_id)
+        trajectory_id = before[trajectory_id] or trajectory_id
+    return trajectory_id

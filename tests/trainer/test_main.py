@@ -1,0 +1,52 @@
+"""How the process ends when it cannot begin."""
+
+from __future__ import annotations
+
+from pathlib import Path
+import shutil
+import threading
+
+import pytest
+
+from services.trainer import __main__ as trainer
+from tailrace import process
+from tailrace.log import kafka
+from tailrace.log.memory import MemoryLog
+from tests.trainer import traffic
+
+
+def broken_config(model: Path) -> None:
+    (model / "config.json").write_text("{")
+
+
+def broken_weights(model: Path) -> None:
+    (model / "model.safetensors").write_bytes(b"\x08")
+
+
+def broken_tokenizer(model: Path) -> None:
+    (model / "tokenizer.json").write_text("{")
+
+
+@pytest.mark.parametrize("breaks", [broken_config, broken_weights, broken_tokenizer])
+def test_a_model_folder_that_is_none_is_a_message_and_exit_2(
+    breaks: object,
+    tiny_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert callable(breaks)
+    model = tmp_path / "model"
+    shutil.copytree(tiny_model, model)
+    breaks(model)
+    log = MemoryLog()
+    traffic.make_topics(log)
+    monkeypatch.setattr(kafka, "KafkaLog", lambda bootstrap: log)
+    # What a process does to itself is not done to the tests.
+    monkeypatch.setattr(process, "configure_logging", lambda service, level: None)
+    monkeypatch.setattr(process, "stopping", threading.Event)
+    monkeypatch.setattr(process, "expose", lambda port, ready: None)
+    file = tmp_path / "settings.toml"
+    file.write_text(f'state_dir = "{tmp_path}"\n[trainer]\nmodel_dir = "{model}"\n')
+    assert trainer.main(["--settings", str(file)]) == 2
+    assert "trainer: trainer.model_dir: " in capsys.readouterr().err
