@@ -1,0 +1,103 @@
+"""``tailrace demo``: the whole system with simulated users, watched live, summed up at its end.
+
+start everything -> users ask and vote for ``--minutes`` after the first answer -> users stop ->
+drain (votes joined, trajectories decided) -> audit -> stop everything -> summary.
+
+Progress goes to standard error when ``--json`` is given, so that standard output is the summary
+alone. Ctrl-C ends the run early but in order; a second one, or SIGTERM, stops everything at once.
+Exit codes: 0; 1 when the system could not be run, nobody got an answer or the account does not
+balance; 2 wrong settings; 130 when stopped at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+import signal
+import sys
+import threading
+from typing import Any
+
+from services.local import document
+from services.local.conductor import Aborted, Conductor
+from services.local.settings import Settings
+from services.local.tastes import TASTES
+from tailrace.errors import SettingsError, TailraceError
+from tailrace.settings import load
+
+REWARD_SPEC = Path(__file__).parent / "demo-rewards.toml"
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options of the demo."""
+    found = argparse.ArgumentParser(prog="tailrace demo", description="Users teach a model, live.")
+    wants = "; ".join(f"{taste.name}: answers that {taste.wants}" for taste in TASTES.values())
+    found.add_argument(
+        "--taste", choices=TASTES, default="short", help=f"what the users secretly like. {wants}"
+    )
+    found.add_argument(
+        "--minutes", type=float, default=5.0, metavar="M", help="after the first answer (5)"
+    )
+    found.add_argument("--seed", type=int, default=0, metavar="S", help="of users and trainer (0)")
+    found.add_argument(
+        "--in-flight", type=int, default=8, metavar="N", help="questions at the same time (8)"
+    )
+    found.add_argument(
+        "--rate", type=float, default=8.0, metavar="R", help="questions a second at most (8)"
+    )
+    found.add_argument("--json", action="store_true", help="the summary as JSON, on one line")
+    found.add_argument("--state-dir", type=Path, metavar="D", help="where data lives (.tailrace)")
+    found.add_argument("--settings", type=Path, metavar="F", help="settings file (TOML)")
+    return found
+
+
+def main(argv: list[str]) -> int:
+    """Run the demo; the exit code."""
+    arguments = parser().parse_args(argv)
+    environment = dict(os.environ)
+    if arguments.state_dir is not None:
+        environment["TAILRACE_LOCAL_STATE_DIR"] = str(arguments.state_dir)
+    try:
+        settings = load(Settings, "local", environment, arguments.settings)
+        user = document.read(arguments.settings, environment)
+    except SettingsError as error:
+        print(f"local: {error}", file=sys.stderr)
+        return 2
+    user = document.merge(demo_settings(arguments.seed), user)
+    finish, abort = threading.Event(), threading.Event()
+    _handle_signals(finish, abort)
+    conductor = Conductor(settings, user, arguments, finish=finish, abort=abort)
+    try:
+        result = conductor.run()
+    except Aborted:
+        return 130
+    except SettingsError as error:
+        print(f"local: {error}", file=sys.stderr)
+        return 2
+    except (RuntimeError, ValueError, TailraceError, OSError) as error:
+        print(f"local: {error}", file=sys.stderr)
+        return 1
+    if arguments.json:
+        print(json.dumps(result), flush=True)
+    balanced = result["audit"]["ok"] and not result["feedback"]["unaccounted"]
+    return 0 if balanced and result["interactions"] else 1
+
+
+def demo_settings(seed: int) -> dict[str, Any]:
+    """What the demo sets for the services where the user did not."""
+    return {
+        "rewards": {"spec": str(REWARD_SPEC)},
+        # Too hot for real traffic, but a few steps are all there is time for. So the baseline
+        # follows faster too, and dislikes, which late in the play are mostly slips, weigh less.
+        "trainer": {"seed": seed, "lr": 3e-5, "baseline_decay": 0.7, "negative_weight": 0.5},
+    }
+
+
+def _handle_signals(finish: threading.Event, abort: threading.Event) -> None:
+    def on_interrupt(*_: object) -> None:
+        (abort if finish.is_set() else finish).set()
+
+    signal.signal(signal.SIGINT, on_interrupt)
+    signal.signal(signal.SIGTERM, lambda *_: abort.set())
