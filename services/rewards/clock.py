@@ -2,7 +2,8 @@
 
 A tick's time is the append time of this worker's previous tick on that partition, less the skew
 allowance; its ends are asked for after that tick was appended. So whatever was appended before the
-tick's time lies below its ends. A partition where nothing is open ticks rarely.
+tick's time lies below its ends. The first tick after an assignment has none before it: its time is
+0 and the join lets it pass. A partition where nothing is open ticks rarely.
 
 Run by the shell; in a replay prefix it is off, the replayer writes the ticks.
 """

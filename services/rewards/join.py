@@ -232,7 +232,8 @@ class Join:
         if tick.partition != self.partition or not set(INPUTS) <= set(tick.ends):
             self.counts["ticks", "malformed"] += 1
             return [DeadLetter(record, "malformed_tick", f"of partition {tick.partition}")]
-        self._ticks.add(record.offset, tick)
+        if tick.event_time_ms > 0:  # a maker's first tick knows no time: it decides nothing
+            self._ticks.add(record.offset, tick)
         return []
 
     def _run(self) -> list[Out]:

@@ -68,9 +68,12 @@ class History:
         """A control record."""
         self.logs[kind].append(None)
 
-    def tick(self, stale_ms: int = 0) -> None:
-        """What the clock of a worker writes; ``stale_ms``: it was slow, or is a zombie."""
-        time_ms = self._last_tick_ms - SKEW_MS - stale_ms
+    def tick(self, stale_ms: int = 0, first: bool = False) -> None:
+        """What the clock of a worker writes; ``stale_ms``: it was slow, or is a zombie.
+
+        ``first``: it was just assigned the partition and knows no time.
+        """
+        time_ms = 0 if first else self._last_tick_ms - SKEW_MS - stale_ms
         ends = {kind: len(self.logs[kind]) for kind in INPUTS}
         self._last_tick_ms = self.now_ms
         self.append("ticks", events.Tick(partition=0, event_time_ms=time_ms, ends=ends))

@@ -274,6 +274,19 @@ def test_repeated_turns_are_counted_and_passed_over() -> None:
     assert reader.join.counts == {("prompts", "repeated"): 1, ("outputs", "repeated"): 1}
 
 
+def test_a_tick_that_knows_no_time_decides_nothing() -> None:
+    story = Story()
+    interaction = story.turn()
+    story.run(8)
+    story.feedback(interaction, "late")
+    story.wait(1)
+    story.tick(first=True)
+    assert rewards(read_in_order(story, SPEC).result) == [(0, None)]
+    result = story.end()
+    assert rewards(result) == [(0, None), (1, 1.0)]
+    assert all(b"event_time_ms\x00" not in value for [value] in result.receipts.values())
+
+
 def test_ids_do_not_depend_on_the_run() -> None:
     story = Story()
     interaction = story.turn()

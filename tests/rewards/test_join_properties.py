@@ -56,7 +56,7 @@ def make(seed: int, length: int) -> History:
         elif action < 0.67:
             history.wait(chance.choice((10, 70, 4 * HOUR_MS / 1000)))
         else:
-            history.tick(chance.choice((0, 0, 0, 1500)))
+            history.tick(chance.choice((0, 0, 0, 1500)), first=chance.random() < 0.15)
         history.wait(chance.choice((0, 0, 0.001, 0.2, 0.7, 1.5)))
     history.settle(SPEC)
     return history

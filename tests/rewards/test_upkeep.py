@@ -37,7 +37,7 @@ class Scene:
         self.upkeep = Upkeep(
             *(SETTINGS, self.offsets, Metrics(self.registry), lambda: self.joins, self._write)
         )
-        tick = events.Tick(partition=0, event_time_ms=0, ends={"prompts": 0, "outputs": 0} | ends)
+        tick = events.Tick(partition=0, event_time_ms=1, ends={"prompts": 0, "outputs": 0} | ends)
         record = LogRecord(
             topic="ticks", partition=0, offset=0, time_ms=0, key=None, value=b"", headers={}
         )

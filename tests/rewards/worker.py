@@ -135,7 +135,7 @@ class Bench:
         """Outcomes by the token of the feedback id, one for each record, in offset order."""
         found: dict[str, list[str]] = {}
         for place, values in sorted(self.receipts().items()):
-            assert len(values) == 1, f"{place} has receipts that differ"
+            assert len(values) == 1, f"{place} has receipts that differ: {values}"
             receipt = self.wire.decode(events.Receipt, next(iter(values)))
             found.setdefault(receipt.subject_id.rpartition("!")[2], []).append(receipt.outcome)
         return found

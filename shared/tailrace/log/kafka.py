@@ -24,6 +24,8 @@ _MOVING = (
     ck.KafkaError.NOT_LEADER_FOR_PARTITION,
     ck.KafkaError.LEADER_NOT_AVAILABLE,
     ck.KafkaError.FENCED_LEADER_EPOCH,
+    ck.KafkaError.UNKNOWN_LEADER_EPOCH,
+    ck.KafkaError.UNKNOWN_TOPIC_OR_PART,
 )
 """A topic was just made, or its leader moves: the admin client does not ask again by itself."""
 
