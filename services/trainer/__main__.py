@@ -29,6 +29,8 @@ def main(argv: list[str] | None = None, crash: Callable[[str], None] = lambda po
     from tailrace.wire import Wire
 
     deterministic(settings.threads)
+    if (wrong := _wrong_with_device(settings.device)) is not None:
+        return _wrong(f"trainer.device: {wrong}", 2)
     log = KafkaLog(settings.kafka)
     try:
         trainer = Trainer(
@@ -53,6 +55,21 @@ def main(argv: list[str] | None = None, crash: Callable[[str], None] = lambda po
     finally:
         log.close()
     return 0
+
+
+def _wrong_with_device(name: str) -> str | None:
+    import torch
+
+    try:
+        torch.device(name)
+    except RuntimeError:
+        return f"{name!r} is no device of torch; cpu, cuda and cuda:0 are"
+    try:
+        torch.zeros(1, device=name).item()
+    except Exception as error:  # each backend that is not there raises its own
+        why = str(error).partition("\n")[0].partition(". ")[0]
+        return f"{name!r} is not there or does not compute: {why}"
+    return None
 
 
 def _wrong(message: str, code: int) -> int:

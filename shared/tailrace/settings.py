@@ -1,16 +1,14 @@
 """Settings: one frozen class per process, TOML < environment, unknown keys refused.
 
 A settings file (``TAILRACE_SETTINGS=tailrace.toml`` or ``--settings``) has the common keys at its
-top
-and one table per service::
+top and one table per service::
 
     kafka = "127.0.0.1:9092"
     [gateway]
     port = 8080
 
 The environment overrides: ``TAILRACE_KAFKA``, ``TAILRACE_GATEWAY_PORT``. Nothing below a
-``__main__``
-reads the environment.
+``__main__`` reads the environment.
 """
 
 from __future__ import annotations
@@ -19,6 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 import tomllib
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -47,8 +46,8 @@ class Common(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     prefix: str = ""
     """Put before every topic, consumer group, transactional id and app id."""
     registry: str | None = None
-    """URL of a Confluent schema registry; None: single-object encoding and the ``schemas``
-    topic."""
+    """URL of a Confluent schema registry, or several with commas between; None: single-object
+    encoding and the ``schemas`` topic."""
     redis: str | None = None
     """redis:// URL; None: what needs it answers 503."""
     model: str = "smollm2-135m-instruct"
@@ -75,9 +74,29 @@ def load(cls: type[S], service: str, environment: Mapping[str, str], file: Path 
     values = _from_file(cls, service, file) if file is not None else {}
     values |= _from_environment(cls, service, environment)
     try:
-        return msgspec.convert(values, cls, strict=False, dec_hook=_decode)
+        settings = msgspec.convert(values, cls, strict=False, dec_hook=_decode)
     except msgspec.ValidationError as error:
         raise SettingsError(f"{service}: {error}") from None
+    # Here, since whoever uses it would find out only with the first record.
+    for url in settings.registry.split(",") if settings.registry else ():
+        if (wrong := _wrong_with_url(url)) is not None:
+            raise SettingsError(f"{service}: registry: {wrong}")
+    return settings
+
+
+def _wrong_with_url(url: str) -> str | None:
+    """What is wrong, without the URL itself: it may hold a password."""
+    try:
+        parts = urlsplit(url.strip())
+        if parts.port == 0:
+            return "port 0"
+    except ValueError as error:
+        return str(error)
+    if parts.scheme not in ("http", "https", "mock"):
+        return "must begin with http:// or https://"
+    if not parts.hostname or any(letter.isspace() for letter in parts.netloc):
+        return "names no host"
+    return None
 
 
 def _from_file(cls: type[Common], service: str, file: Path) -> dict[str, Any]:

@@ -49,6 +49,7 @@ def child(tmp_path: Path, text: str, *arguments: str, **environment: str) -> sub
         ("[engine]\nprot = 1\n", {}, "engine.prot"),
         ("", {"TAILRACE_ENGINE_PROT": "1"}, "TAILRACE_ENGINE_PROT"),
         ('log_level = "LOUD"\n', {}, "log_level"),
+        ('registry = "127.0.0.1:8081"\n', {}, "registry"),
     ],
 )
 def test_a_typo_is_named_and_ends_with_2(tmp_path, text, environment, named):

@@ -111,6 +111,48 @@ def test_what_is_wrong_is_named(tmp_path, text, environment, named):
         load(tmp_path, text, **environment)
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "127.0.0.1:8081",
+        "htp://registry.example.com",
+        "http://",
+        "http:///subjects",
+        "http://registry.example.com:http",
+        "http://registry.example.com:99999",
+        "http://[::1",
+        "http://registry example.com",
+        "http://a.example.com,b.example.com",
+        "http://a.example.com,",
+    ],
+)
+def test_a_registry_that_is_no_url_is_refused(tmp_path, url):
+    with pytest.raises(SettingsError, match="gateway: registry: "):
+        load(tmp_path, f'registry = "{url}"\n')
+    with pytest.raises(SettingsError, match="gateway: registry: "):
+        load(tmp_path, TAILRACE_REGISTRY=url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1:8081",
+        "https://user:hush@registry.example.com/base",
+        "http://a.example.com,http://b.example.com",
+        "http://[::1]:8081",
+        "",
+    ],
+)
+def test_a_registry_that_is_one_is_taken(tmp_path, url):
+    assert load(tmp_path, TAILRACE_REGISTRY=url).registry == url
+
+
+def test_a_wrong_registrys_password_is_not_said(tmp_path):
+    with pytest.raises(SettingsError) as refused:
+        load(tmp_path, TAILRACE_REGISTRY="http://user:hush@:8081")
+    assert "hush" not in str(refused.value)
+
+
 def test_a_missing_or_unreadable_file_is_refused(tmp_path):
     with pytest.raises(SettingsError, match="nowhere"):
         settings.load(Settings, "gateway", {}, tmp_path / "nowhere.toml")

@@ -27,6 +27,16 @@ def broken_tokenizer(model: Path) -> None:
     (model / "tokenizer.json").write_text("{")
 
 
+def _stands_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = MemoryLog()
+    traffic.make_topics(log)
+    monkeypatch.setattr(kafka, "KafkaLog", lambda bootstrap: log)
+    # What a process does to itself is not done to the tests.
+    monkeypatch.setattr(process, "configure_logging", lambda service, level: None)
+    monkeypatch.setattr(process, "stopping", threading.Event)
+    monkeypatch.setattr(process, "expose", lambda port, ready: None)
+
+
 @pytest.mark.parametrize("breaks", [broken_config, broken_weights, broken_tokenizer])
 def test_a_model_folder_that_is_none_is_a_message_and_exit_2(
     breaks: object,
@@ -39,14 +49,27 @@ def test_a_model_folder_that_is_none_is_a_message_and_exit_2(
     model = tmp_path / "model"
     shutil.copytree(tiny_model, model)
     breaks(model)
-    log = MemoryLog()
-    traffic.make_topics(log)
-    monkeypatch.setattr(kafka, "KafkaLog", lambda bootstrap: log)
-    # What a process does to itself is not done to the tests.
-    monkeypatch.setattr(process, "configure_logging", lambda service, level: None)
-    monkeypatch.setattr(process, "stopping", threading.Event)
-    monkeypatch.setattr(process, "expose", lambda port, ready: None)
+    _stands_in(monkeypatch)
     file = tmp_path / "settings.toml"
     file.write_text(f'state_dir = "{tmp_path}"\n[trainer]\nmodel_dir = "{model}"\n')
     assert trainer.main(["--settings", str(file)]) == 2
     assert "trainer: trainer.model_dir: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("device", "why"), [("cudaa", "'cudaa' is no device"), ("meta", "'meta' is not there or")]
+)
+def test_a_device_that_is_none_is_a_message_and_exit_2(
+    device: str,
+    why: str,
+    tiny_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    _stands_in(monkeypatch)
+    file = tmp_path / "settings.toml"
+    file.write_text(f'[trainer]\nmodel_dir = "{tiny_model}"\ndevice = "{device}"\n')
+    monkeypatch.setenv("TAILRACE_STATE_DIR", str(tmp_path))
+    assert trainer.main(["--settings", str(file)]) == 2
+    assert f"trainer: trainer.device: {why}" in capsys.readouterr().err
