@@ -15,9 +15,9 @@ import json
 import os
 from pathlib import Path
 import re
-import tomllib
 from typing import Any
 
+from tailrace import settings
 from tailrace.errors import SettingsError
 from tailrace.settings import SERVICES, Common
 
@@ -31,26 +31,21 @@ def read(file: Path | None, environment: Mapping[str, str]) -> Document:
     """
     if file is None and "TAILRACE_SETTINGS" in environment:
         file = Path(environment["TAILRACE_SETTINGS"])
-    document: Document = {}
-    if file is not None:
-        try:
-            document = tomllib.loads(file.read_text())
-        except OSError as error:
-            raise SettingsError(f"{file}: {error.strerror}") from None
-        except tomllib.TOMLDecodeError as error:
-            raise SettingsError(f"{file}: {error}") from None
+    document: Document = {} if file is None else settings.read(file)
+    set_here: Document = {}
     for variable, value in sorted(environment.items()):
         if not variable.startswith("TAILRACE_") or variable == "TAILRACE_SETTINGS":
             continue
         key = variable.removeprefix("TAILRACE_").lower()
         owner, _, own_key = key.partition("_")
         if key in Common.__struct_fields__:
-            document[key] = value
+            set_here[key] = value
         elif owner in SERVICES:
-            document.setdefault(owner, {})[own_key] = value
+            set_here.setdefault(owner, {})[own_key] = value
         else:
             raise SettingsError(f"{variable}: unknown key {key!r}")
-    return document
+    # The children are not run where the user is.
+    return merge(document, settings.anchored(set_here, Path.cwd()))
 
 
 def merge(decided: Document, user: Document) -> Document:

@@ -126,7 +126,8 @@ def settings(arguments: argparse.Namespace, environment: Mapping[str, str]) -> C
     """Where the log is: options, else the environment, else a settings file.
 
     The file: ``--settings``, else ``TAILRACE_SETTINGS``, else what the local runner wrote into the
-    state directory. Raises SettingsError.
+    state directory. The state directory: the option, else what these settings say. Raises
+    SettingsError.
     """
     import msgspec
 
@@ -141,6 +142,8 @@ def settings(arguments: argparse.Namespace, environment: Mapping[str, str]) -> C
         elif arguments.state_dir is not None and arguments.kafka is None:
             raise SettingsError(f"--state-dir: {state_dir} holds no system (no settings.toml)")
     common = load(Common, "cli", environment, file)
+    if arguments.state_dir is None and (arguments.settings or "TAILRACE_SETTINGS" in environment):
+        state_dir = common.state_dir
     given = {
         name: getattr(arguments, name)
         for name in ("kafka", "prefix", "model")
@@ -166,38 +169,13 @@ def _run_in_checkout(argv: list[str]) -> int:
             file=sys.stderr,
         )
         return 2
-    # Paths that the user gave are relative to where the user is, not to the checkout.
-    options = _absolute(argv[1:])
-    if not _says_where(options, os.environ):
-        options += ["--state-dir", str(Path(".tailrace").absolute())]
-    os.chdir(folder)
-    os.execv(sys.executable, [sys.executable, "-m", "services.local", argv[0], *options])
-
-
-def _says_where(options: list[str], environment: Mapping[str, str]) -> bool:
-    named = {option.partition("=")[0] for option in options} | set(environment)
-    return not named.isdisjoint(
-        (
-            "--state-dir",
-            "--settings",
-            "TAILRACE_STATE_DIR",
-            "TAILRACE_LOCAL_STATE_DIR",
-            "TAILRACE_SETTINGS",
-        )
+    # The current directory stays: paths that the user gives begin there.
+    found = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
+    os.execve(
+        sys.executable,
+        [sys.executable, "-P", "-m", "services.local", *argv],
+        {**os.environ, "PYTHONPATH": os.pathsep.join(found)},
     )
-
-
-def _absolute(options: list[str]) -> list[str]:
-    made: list[str] = []
-    for option in options:
-        name, equals, value = option.partition("=")
-        if name in ("--state-dir", "--settings") and equals:
-            made.append(f"{name}={Path(value).expanduser().absolute()}")
-        elif made and made[-1] in ("--state-dir", "--settings"):
-            made.append(str(Path(option).expanduser().absolute()))
-        else:
-            made.append(option)
-    return made
 
 
 if __name__ == "__main__":

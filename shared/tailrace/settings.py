@@ -9,6 +9,9 @@ top and one table per service::
 
 The environment overrides: ``TAILRACE_KAFKA``, ``TAILRACE_GATEWAY_PORT``. Nothing below a
 ``__main__`` reads the environment.
+
+A relative path in a settings file begins at the folder of that file; in the environment and on the
+command line at the current directory. ``~`` is the home directory.
 """
 
 from __future__ import annotations
@@ -38,6 +41,11 @@ SERVICES = (
 )
 
 
+PATHS = ("state_dir", "cache_dir", "model_dir", "model_folder", "shared_dir", "spec")
+"""Keys whose values are paths, in every table: the local runner writes a settings file elsewhere,
+and knows no service's own settings."""
+
+
 class Common(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What every process wants to know. A service's Settings class inherits from it."""
 
@@ -53,7 +61,8 @@ class Common(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     model: str = "smollm2-135m-instruct"
     """Name under which the model is served and its topics are keyed."""
     state_dir: Path = Path(".tailrace")
-    """Where a process keeps what must survive it; each service uses its own sub-folder."""
+    """Where a process keeps what must survive it; each service uses its own sub-folder. Like every
+    path in a settings file it begins at that file's folder when it is relative."""
     metrics_port: int | None = None
     """Port on loopback for /metrics, /healthz and /readyz of services without HTTP of their own.
     None: off."""
@@ -99,13 +108,37 @@ def _wrong_with_url(url: str) -> str | None:
     return None
 
 
-def _from_file(cls: type[Common], service: str, file: Path) -> dict[str, Any]:
+def read(file: Path) -> dict[str, Any]:
+    """A settings file as it stands, its relative paths made absolute. Raises SettingsError."""
+    file = file.expanduser()
     try:
         document = tomllib.loads(file.read_text())
     except OSError as error:
         raise SettingsError(f"{file}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{file}: {error}") from None
+    return anchored(document, file.absolute().parent)
+
+
+def anchored(document: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The document, or one table of it, with the paths that are relative under ``folder``.
+
+    >>> anchored({"model": "m", "trainer": {"model_dir": "m"}}, Path("/home/ada"))
+    {'model': 'm', 'trainer': {'model_dir': '/home/ada/m'}}
+    """
+    made: dict[str, Any] = {}
+    for key, value in document.items():
+        if isinstance(value, dict) and key in SERVICES:
+            made[key] = anchored(value, folder)
+        elif isinstance(value, str) and key in PATHS:
+            made[key] = str(folder / Path(value).expanduser())
+        else:
+            made[key] = value
+    return made
+
+
+def _from_file(cls: type[Common], service: str, file: Path) -> dict[str, Any]:
+    document = read(file)
     table: dict[str, Any] = document.get(service, {})
     for key, value in document.items():
         if isinstance(value, dict) and key in SERVICES:

@@ -92,6 +92,35 @@ def test_demo_and_up_hand_their_options_on(tmp_path: Path) -> None:
         assert (done.returncode, "local.kafka_prot" in done.stderr) == (2, True), done.stderr
 
 
+def test_paths_begin_where_the_user_is_or_where_the_settings_are(tmp_path: Path) -> None:
+    """``up`` ends at once here: no folder that is named holds a model."""
+    (tmp_path / "etc").mkdir()
+    file = tmp_path / "etc" / "own.toml"
+    file.write_text('[local]\nmodel_dir = "m"\ncheck_resources = false\nkafka = "127.0.0.1:1"\n')
+    done = _command("up", "--settings", "etc/own.toml", cwd=tmp_path)
+    assert f"local.model_dir: {tmp_path}/etc/m is no model" in done.stderr
+    assert (tmp_path / ".tailrace").is_dir()
+    done = _command(
+        *("up", "--settings", "etc/own.toml", "--state-dir", "s"),
+        cwd=tmp_path,
+        TAILRACE_LOCAL_MODEL_DIR="n",
+    )
+    assert f"local.model_dir: {tmp_path}/n is no model" in done.stderr
+    assert (tmp_path / "s").is_dir()
+
+
+def test_a_settings_file_says_where_the_state_is(tmp_path: Path) -> None:
+    file = tmp_path / "own.toml"
+    file.write_text('state_dir = "s"\n')
+    arguments = cli.parser().parse_args(["status", "--settings", str(file)])
+    assert cli.settings(arguments, {}).state_dir == tmp_path / "s"
+    arguments = cli.parser().parse_args(["status", "--settings", str(file), "--state-dir", "x"])
+    assert cli.settings(arguments, {}).state_dir == Path("x")
+    arguments = cli.parser().parse_args(["status"])
+    named = {"TAILRACE_SETTINGS": str(file), "TAILRACE_STATE_DIR": "y"}
+    assert cli.settings(arguments, named).state_dir == Path("y")
+
+
 def test_where_the_log_is(tmp_path: Path) -> None:
     (tmp_path / "settings.toml").write_text(
         'kafka = "127.0.0.1:1234"\nprefix = "p."\n[gateway]\nport = 5\n[trainer]\nthreads = 1\n'

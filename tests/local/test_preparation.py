@@ -171,6 +171,22 @@ def test_the_environment_goes_over_the_file(tmp_path: Path) -> None:
         document.read(tmp_path / "other.toml", {})
 
 
+def test_relative_paths_are_made_absolute_for_children_that_run_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    file = tmp_path / "settings.toml"
+    file.write_text('[rewards]\nspec = "my.toml"\n[trainer]\nmodel_dir = "/m"\n')
+    environment = {"TAILRACE_ENGINE_MODEL_FOLDER": "m", "TAILRACE_STATE_DIR": "s"}
+    assert document.read(file, environment) == {
+        "rewards": {"spec": str(tmp_path / "my.toml")},
+        "trainer": {"model_dir": "/m"},
+        "engine": {"model_folder": str(tmp_path / "here/m")},
+        "state_dir": str(tmp_path / "here/s"),
+    }
+
+
 def test_every_service_gets_its_ports_and_the_users_word_is_last(tmp_path: Path) -> None:
     settings = Settings(state_dir=tmp_path, engine_url="http://127.0.0.1:1")
     names = ["gateway", "vllm", "kafka", "redis", *(f"{s}_metrics" for s in settings.services)]

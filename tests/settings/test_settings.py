@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 
@@ -88,6 +90,37 @@ def test_the_file_can_be_named_by_the_environment(tmp_path):
 def test_a_home_path_is_expanded(tmp_path):
     assert load(tmp_path, 'state_dir = "~/x"\n').state_dir == Path.home() / "x"
     assert load(tmp_path, '[gateway]\nlog_file = "~/y"\n').log_file == Path.home() / "y"
+
+
+def test_a_relative_path_begins_at_its_files_folder_or_where_the_process_is(tmp_path, monkeypatch):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    assert load(tmp_path, 'state_dir = "x"\n').state_dir == tmp_path / "x"
+    assert load(tmp_path, '[gateway]\nstate_dir = "../y"\n').state_dir == tmp_path / "../y"
+    assert load(tmp_path, 'state_dir = "/z"\n').state_dir == Path("/z")
+    got = load(tmp_path, 'state_dir = "x"\n', TAILRACE_STATE_DIR="y")
+    assert got.state_dir.absolute() == elsewhere / "y"
+    assert load(tmp_path).state_dir.absolute() == elsewhere / ".tailrace"
+    monkeypatch.chdir(tmp_path)
+    (elsewhere / "t.toml").write_text('state_dir = "x"\n')
+    got = settings.load(Settings, "gateway", {}, Path("elsewhere/t.toml"))
+    assert got.state_dir == elsewhere / "x"
+
+
+def test_the_keys_that_are_paths_are_known_by_name():
+    """The local runner makes them absolute for services whose settings it does not import."""
+    classes = [settings.Common]
+    for file in Path(__file__).parents[2].glob("services/*/settings.py"):
+        classes.append(importlib.import_module(f"services.{file.parent.name}.settings").Settings)
+    assert len(classes) > 5
+    paths = {
+        key
+        for cls in classes
+        for key, kind in get_type_hints(cls).items()
+        if Path in (kind, *get_args(kind))
+    }
+    assert paths == {*settings.PATHS}
 
 
 @pytest.mark.parametrize(
