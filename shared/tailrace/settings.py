@@ -123,8 +123,8 @@ def read(file: Path) -> dict[str, Any]:
 def anchored(document: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """The document, or one table of it, with the paths that are relative under ``folder``.
 
-    >>> anchored({"model": "m", "trainer": {"model_dir": "m"}}, Path("/home/ada"))
-    {'model': 'm', 'trainer': {'model_dir': '/home/ada/m'}}
+    >>> anchored({"model": "m", "trainer": {"model_dir": "m"}}, Path("/etc/tailrace"))
+    {'model': 'm', 'trainer': {'model_dir': '/etc/tailrace/m'}}
     """
     made: dict[str, Any] = {}
     for key, value in document.items():
