@@ -1,4 +1,4 @@
-"""Real parts for every test folder: a Kafka broker, a Redis, a tiny model.
+"""Real parts for every test folder: a Kafka broker, a log, a Redis, a tiny model.
 
 ``broker`` and ``redis_server`` live as long as the test run; ``prefix`` keeps tests apart on the
 one broker, ``redis`` is emptied before each test. Processes started here die with the test run.
@@ -20,6 +20,7 @@ from services.local import broker as kafka
 from services.local import jars
 from services.local import redis as redis_part
 from services.local.ports import free_port
+from tailrace.log.base import Log
 
 CACHE_DIR = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tailrace"
 _PR_SET_PDEATHSIG = 1
@@ -105,6 +106,21 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestBroker]:
 def prefix() -> str:
     """A topic prefix that no other test uses."""
     return f"t{uuid.uuid4().hex[:10]}."
+
+
+@pytest.fixture(params=["memory", pytest.param("kafka", marks=pytest.mark.kafka)])
+def log(request: pytest.FixtureRequest) -> Iterator[Log]:
+    """The two logs, one at a time: a fresh one in memory, then the test run's broker."""
+    if request.param == "memory":
+        from tailrace.log.memory import MemoryLog
+
+        yield MemoryLog()
+        return
+    from tailrace.log.kafka import KafkaLog
+
+    kafka_log = KafkaLog(request.getfixturevalue("broker").bootstrap)
+    yield kafka_log
+    kafka_log.close()
 
 
 @pytest.fixture(scope="session")

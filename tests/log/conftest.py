@@ -1,4 +1,4 @@
-"""The two logs, one at a time: every test that takes ``log`` runs on both."""
+"""A room: topics of one test on the log under test."""
 
 from __future__ import annotations
 
@@ -7,21 +7,6 @@ from collections.abc import Iterator
 import pytest
 
 from tailrace.log.base import Log
-
-
-@pytest.fixture(params=["memory", pytest.param("kafka", marks=pytest.mark.kafka)])
-def log(request: pytest.FixtureRequest) -> Iterator[Log]:
-    """A fresh log in memory, or the test run's broker."""
-    if request.param == "memory":
-        from tailrace.log.memory import MemoryLog
-
-        yield MemoryLog()
-        return
-    from tailrace.log.kafka import KafkaLog
-
-    kafka = KafkaLog(request.getfixturevalue("broker").bootstrap)
-    yield kafka
-    kafka.close()
 
 
 class Room:

@@ -27,21 +27,6 @@ TOPICS = (
 )
 
 
-@pytest.fixture(params=["memory", pytest.param("kafka", marks=pytest.mark.kafka)])
-def log(request: pytest.FixtureRequest) -> Iterator[Log]:
-    """A fresh log in memory, or the test run's broker."""
-    if request.param == "memory":
-        from tailrace.log.memory import MemoryLog
-
-        yield MemoryLog()
-        return
-    from tailrace.log.kafka import KafkaLog
-
-    kafka = KafkaLog(request.getfixturevalue("broker").bootstrap)
-    yield kafka
-    kafka.close()
-
-
 class Channel:
     """Topics under one prefix, and the versions that were published on them."""
 
