@@ -7,14 +7,16 @@ the settings are wrong or another runner has the state directory.
 from __future__ import annotations
 
 import argparse
-import os
-from pathlib import Path
 import sys
 import time
+from typing import TYPE_CHECKING
 
 from tailrace import process
-from tailrace.errors import SettingsError
-from tailrace.settings import load
+
+if TYPE_CHECKING:
+    from services.local.document import Document
+    from services.local.settings import Settings
+    from services.local.status import Event
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -32,44 +34,22 @@ def main(argv: list[str] | None = None) -> int:
 
 def up(argv: list[str]) -> int:
     """Run the system without users until SIGTERM or SIGINT."""
-    from services.local import document
-    from services.local.jars import PreparationError
-    from services.local.lock import AlreadyRunning
-    from services.local.preflight import Shortage
-    from services.local.runner import Runner, StartError, Stopped
-    from services.local.settings import Settings
-    from services.local.status import Event
+    from services.local import entrance
 
     parser = argparse.ArgumentParser(prog="tailrace up", description=up.__doc__)
-    parser.add_argument("--settings", type=Path, help="settings file (TOML)")
-    parser.add_argument("--state-dir", type=Path, help="where data lives (default .tailrace)")
-    arguments = parser.parse_args(argv)
-    environment = dict(os.environ)
-    if arguments.state_dir is not None:
-        environment["TAILRACE_LOCAL_STATE_DIR"] = str(arguments.state_dir)
-    try:
-        settings = load(Settings, "local", environment, arguments.settings)
-        user = document.read(arguments.settings, environment)
-    except SettingsError as error:
-        print(f"local: {error}", file=sys.stderr)
-        return 2
+    entrance.add_options(parser)
+    return entrance.enter(parser.parse_args(argv), _run)
 
-    def show(event: Event) -> None:
-        clock = time.strftime("%H:%M:%S", time.localtime(event.time_s))
-        print(f"{clock} {event.name:<8} {event.text}", flush=True)
+
+def _run(settings: Settings, user: Document) -> int:
+    from services.local.runner import Runner, Stopped
 
     stop = process.stopping()
-    runner = Runner(settings, show, user=user, stopping=stop)
+    runner = Runner(settings, _show, user=user, stopping=stop)
     try:
         runner.start()
     except Stopped:
         return 0
-    except (AlreadyRunning, SettingsError) as error:
-        print(f"local: {error}", file=sys.stderr)
-        return 2
-    except (Shortage, PreparationError, StartError, ValueError) as error:
-        print(f"local: {error}", file=sys.stderr)
-        return 1
     assert runner.addresses is not None
     print(f"         ready    chat and feedback: {runner.addresses.gateway}/v1", flush=True)
     print(f"         ready    settings of all: {runner.settings_file}", flush=True)
@@ -79,6 +59,11 @@ def up(argv: list[str]) -> int:
             return 1
     runner.stop()
     return 0
+
+
+def _show(event: Event) -> None:
+    clock = time.strftime("%H:%M:%S", time.localtime(event.time_s))
+    print(f"{clock} {event.name:<8} {event.text}", flush=True)
 
 
 if __name__ == "__main__":

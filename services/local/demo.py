@@ -6,26 +6,23 @@ drain (votes joined, trajectories decided) -> audit -> stop everything -> summar
 Progress goes to standard error when ``--json`` is given, so that standard output is the summary
 alone. Ctrl-C ends the run early but in order; a second one, or SIGTERM, stops everything at once.
 Exit codes: 0; 1 when the system could not be run, nobody got an answer or the account does not
-balance; 2 wrong settings; 130 when stopped at once.
+balance; 2 wrong settings, or another runner has the state directory; 130 when stopped at once.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 from pathlib import Path
 import signal
-import sys
 import threading
 from typing import Any
 
-from services.local import document
+from services.local import document, entrance
 from services.local.conductor import Aborted, Conductor
+from services.local.document import Document
 from services.local.settings import Settings
 from services.local.tastes import TASTES
-from tailrace.errors import SettingsError, TailraceError
-from tailrace.settings import load
 
 REWARD_SPEC = Path(__file__).parent / "demo-rewards.toml"
 
@@ -48,37 +45,24 @@ def parser() -> argparse.ArgumentParser:
         "--rate", type=float, default=8.0, metavar="R", help="questions a second at most (8)"
     )
     found.add_argument("--json", action="store_true", help="the summary as JSON, on one line")
-    found.add_argument("--state-dir", type=Path, metavar="D", help="where data lives (.tailrace)")
-    found.add_argument("--settings", type=Path, metavar="F", help="settings file (TOML)")
+    entrance.add_options(found)
     return found
 
 
 def main(argv: list[str]) -> int:
     """Run the demo; the exit code."""
     arguments = parser().parse_args(argv)
-    environment = dict(os.environ)
-    if arguments.state_dir is not None:
-        environment["TAILRACE_LOCAL_STATE_DIR"] = str(arguments.state_dir)
-    try:
-        settings = load(Settings, "local", environment, arguments.settings)
-        user = document.read(arguments.settings, environment)
-    except SettingsError as error:
-        print(f"local: {error}", file=sys.stderr)
-        return 2
+    return entrance.enter(arguments, lambda settings, user: _run(settings, user, arguments))
+
+
+def _run(settings: Settings, user: Document, arguments: argparse.Namespace) -> int:
     user = document.merge(demo_settings(arguments.seed), user)
     finish, abort = threading.Event(), threading.Event()
     _handle_signals(finish, abort)
-    conductor = Conductor(settings, user, arguments, finish=finish, abort=abort)
     try:
-        result = conductor.run()
+        result = Conductor(settings, user, arguments, finish=finish, abort=abort).run()
     except Aborted:
         return 130
-    except SettingsError as error:
-        print(f"local: {error}", file=sys.stderr)
-        return 2
-    except (RuntimeError, ValueError, TailraceError, OSError) as error:
-        print(f"local: {error}", file=sys.stderr)
-        return 1
     if arguments.json:
         print(json.dumps(result), flush=True)
     balanced = result["audit"]["ok"] and not result["feedback"]["unaccounted"]
