@@ -45,7 +45,7 @@ class Acks:
         apply_ms: float | None = None,
         pause_ms: float | None = None,
     ) -> None:
-        """Queue one ack. ``pause_ms`` None: nobody was paused."""
+        """Queue one ack. ``pause_ms`` None: no version that was served stood still for it."""
         record = ModelAck(
             engine=self._engine,
             model=self._model,

@@ -38,7 +38,7 @@ VERSION = Gauge("tailrace_engine_version", "The version that is served")
 SWAPS = Counter("tailrace_engine_swaps", "Versions by what became of them", ["outcome"])
 PAUSE = Histogram(
     "tailrace_engine_pause_seconds",
-    "How long a swap froze running requests",
+    "How long an update of what was served froze running requests",
     buckets=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1, 2, 5, 10, 30),
 )
 APPLY = Histogram(
@@ -185,7 +185,7 @@ class Engine:
         if self.served == Served(version, digest):
             return
         apply_s, self._apply_s = self._apply_s, 0.0
-        pause_ms = None
+        froze_ms = None
         try:
             if self.served is not None and self.served.digest == digest:
                 self._swap.relabel(version)
@@ -194,8 +194,7 @@ class Engine:
                 path = self._slot.write(self._store.tensors, digest)
                 apply_s += self._clock() - began
                 self._step("laid")
-                pause_ms = self._swap.load(Load(version=version, digest=digest, path=str(path)))
-                PAUSE.observe(pause_ms / 1000)
+                froze_ms = self._swap.load(Load(version=version, digest=digest, path=str(path)))
         except Doubt as doubt:
             self._in_doubt(version, str(doubt))
             return
@@ -218,8 +217,12 @@ class Engine:
         self._server.well()
         VERSION.set(version)
         APPLY.observe(apply_s)
-        wrong, note = False, None
+        # The swap before ready is part of the start: no version was served that stood still.
+        pause_ms = froze_ms if before is not None else None
         if pause_ms is not None:
+            PAUSE.observe(pause_ms / 1000)
+        wrong, note = False, None
+        if froze_ms is not None:
             update = self._subscriber.lineage.updates.get(version)
             wrong, note = canary.check(self._admin, update, self._canary_tolerance)
         self._step("checked")
@@ -231,11 +234,11 @@ class Engine:
             return
         self._store.confirm()
         self._safe = version
-        SWAPS.labels("applied" if pause_ms is not None else "relabelled").inc()
+        SWAPS.labels("applied" if froze_ms is not None else "relabelled").inc()
         apply_ms = apply_s * 1000
         logger.info(
-            "serving version=%d before=%s apply_ms=%.0f pause_ms=%s note=%s",
-            version, before and before.version, apply_ms, pause_ms and round(pause_ms), note,
+            "serving version=%d before=%s apply_ms=%.0f froze_ms=%s note=%s",
+            version, before and before.version, apply_ms, froze_ms and round(froze_ms), note,
         )  # fmt: skip
         self._acks.send(
             "applied", version, digest, apply_ms=apply_ms, pause_ms=pause_ms, reason=note

@@ -77,7 +77,8 @@ def summary(
     Rewards are shares by the hidden taste of the first and last :data:`EDGE` interactions by the
     time they were asked (half of all where there are fewer than twice that many).
     ``feedback.unaccounted``: records of this run without an outcome, and votes that were
-    acknowledged but are not on the log.
+    acknowledged but are not on the log. ``update_pause_ms``: of updates of engines that were
+    serving; the swap after a start of one, or of its vLLM, does not count.
     """
     liked = [line.liked for line in sorted(picture.answers, key=lambda line: line.asked_ms)]
     edge = min(EDGE, len(liked) // 2)

@@ -1,5 +1,6 @@
 import json
 import math
+from pathlib import Path
 import random
 
 from hypothesis import given
@@ -11,6 +12,7 @@ from services.local.lines import Line
 from services.local.picture import Picture
 from tailrace.events import Coordinates, Feedback, Receipt
 from tailrace.log.base import LogRecord
+from tests.engine.room import Room
 
 
 def test_wilson_agrees_with_published_values() -> None:
@@ -93,6 +95,34 @@ def test_a_run_without_anything_has_a_summary_that_is_json() -> None:
         "wall_s",
     }
     assert summary.in_words(found)
+
+
+def test_the_pause_is_of_updates_alone_not_of_the_swap_after_a_start(tmp_path: Path) -> None:
+    room, picture = Room(tmp_path), Picture()
+    room.trainer.keyframe(0)
+    room.turns()
+    for version in (1, 2):
+        room.trainer.delta(version)
+        room.turns()
+    room.vllm.dead, room.child.code = True, -9
+    room.turns(3, seconds=2.0)
+    assert room.child.starts == 2 and room.serves(2, 2)
+    acks = room.trainer.acks()
+    assert [ack.version for ack in acks] == [0, 1, 2, 2]
+    for offset, ack in enumerate(acks):
+        picture.record(_record("model-acks", offset), ack)
+    assert picture.pauses_ms == [ack.pause_ms for ack in acks[1:3]]
+    found = summary.summary(picture, None, wall_s=0.0, taste="short")
+    assert found["serving"] == 2
+    assert found["update_pause_ms"]["max"] == round(max(picture.pauses_ms), 1)
+    room.trainer.close()
+    room.subscriber.close()
+
+
+def _record(topic: str, offset: int) -> LogRecord:
+    return LogRecord(
+        topic=topic, partition=0, offset=offset, time_ms=5, key=None, value=b"", headers={}
+    )
 
 
 def test_a_vote_is_unaccounted_until_its_record_has_an_outcome() -> None:

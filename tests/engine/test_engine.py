@@ -141,6 +141,19 @@ def test_a_dead_vllm_is_restarted_and_swapped_before_ready(room: Room) -> None:
     assert room.vllm.served == [("base", "default"), (digest(tensors(1)), "1")]
 
 
+def test_a_pause_is_of_an_update_while_serving(room: Room) -> None:
+    room.trainer.keyframe(0)
+    room.turns()
+    room.trainer.delta(1)
+    room.turns()
+    room.vllm.dead, room.child.code = True, -9
+    room.turns(3, seconds=2.0)
+    assert room.child.starts == 2 and room.serves(1, 1)
+    acks = room.trainer.acks()
+    assert [ack.version for ack in acks if ack.state == "applied"] == [0, 1, 1]
+    assert [ack.pause_ms is not None for ack in acks] == [False, True, False]
+
+
 def test_a_hung_vllm_is_given_up(room: Room) -> None:
     room.turns()
     room.vllm.hung = True
