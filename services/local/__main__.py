@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import argparse
 import sys
+import threading
 import time
 from typing import TYPE_CHECKING
-
-from tailrace import process
 
 if TYPE_CHECKING:
     from services.local.document import Document
@@ -33,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def up(argv: list[str]) -> int:
-    """Run the system without users until SIGTERM or SIGINT."""
+    """Run the system without users until SIGTERM or SIGINT; a second one kills what still runs."""
     from services.local import entrance
 
     parser = argparse.ArgumentParser(prog="tailrace up", description=up.__doc__)
@@ -42,10 +41,12 @@ def up(argv: list[str]) -> int:
 
 
 def _run(settings: Settings, user: Document) -> int:
+    from services.local import entrance
     from services.local.runner import Runner, Stopped
 
-    stop = process.stopping()
-    runner = Runner(settings, _show, user=user, stopping=stop)
+    stop, hurry = threading.Event(), threading.Event()
+    entrance.on_signals((stop, hurry), (stop, hurry))
+    runner = Runner(settings, _show, user=user, stopping=stop, hurrying=hurry)
     try:
         runner.start()
     except Stopped:

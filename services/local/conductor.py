@@ -50,11 +50,12 @@ _LINE_S = 5.0
 
 
 class Aborted(Exception):
-    """Stopped at once, by a signal."""
+    """Stopped by a signal, without a drain."""
 
 
 class Conductor:
-    """One run. ``finish`` ends it early but in order, ``abort`` at once."""
+    """One run. ``finish`` ends it early but in order, ``abort`` now; ``hurry`` kills what is still
+    stopping."""
 
     def __init__(
         self,
@@ -64,13 +65,14 @@ class Conductor:
         *,
         finish: threading.Event,
         abort: threading.Event,
+        hurry: threading.Event,
     ) -> None:
         self._settings = settings
         self._arguments = arguments
         self._finish = finish
         self._abort = abort
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        self._runner = Runner(settings, self._events.put, user=user, stopping=abort)
+        self._runner = Runner(settings, self._events.put, user=user, stopping=abort, hurrying=hurry)
         self._picture = Picture()
         self._console = Console(stderr=arguments.json, highlight=False)
         self._live: Live | None = None
@@ -95,6 +97,9 @@ class Conductor:
             report = self._play()
         finally:
             self._phase("stopping")
+            # It is about to be over: whatever signal comes now is for the stop.
+            self._finish.set()
+            self._abort.set()
             self._beside(self._runner.stop, abortable=False)
             if self._live is not None:
                 self._live.stop()

@@ -4,9 +4,10 @@ start everything -> users ask and vote for ``--minutes`` after the first answer 
 drain (votes joined, trajectories decided) -> audit -> stop everything -> summary.
 
 Progress goes to standard error when ``--json`` is given, so that standard output is the summary
-alone. Ctrl-C ends the run early but in order; a second one, or SIGTERM, stops everything at once.
+alone. Ctrl-C ends the run early but in order; a second one, or SIGTERM, stops everything now; one
+more while it stops kills what still runs.
 Exit codes: 0; 1 when the system could not be run, nobody got an answer or the account does not
-balance; 2 wrong settings, or another runner has the state directory; 130 when stopped at once.
+balance; 2 wrong settings, or another runner has the state directory; 130 when stopped by a signal.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-import signal
 import threading
 from typing import Any
 
@@ -57,10 +57,11 @@ def main(argv: list[str]) -> int:
 
 def _run(settings: Settings, user: Document, arguments: argparse.Namespace) -> int:
     user = document.merge(demo_settings(arguments.seed), user)
-    finish, abort = threading.Event(), threading.Event()
-    _handle_signals(finish, abort)
+    finish, abort, hurry = threading.Event(), threading.Event(), threading.Event()
+    entrance.on_signals((finish, abort, hurry), (abort, hurry))
+    conductor = Conductor(settings, user, arguments, finish=finish, abort=abort, hurry=hurry)
     try:
-        result = Conductor(settings, user, arguments, finish=finish, abort=abort).run()
+        result = conductor.run()
     except Aborted:
         return 130
     if arguments.json:
@@ -77,11 +78,3 @@ def demo_settings(seed: int) -> dict[str, Any]:
         # follows faster too, and dislikes, which late in the play are mostly slips, weigh less.
         "trainer": {"seed": seed, "lr": 3e-5, "baseline_decay": 0.7, "negative_weight": 0.5},
     }
-
-
-def _handle_signals(finish: threading.Event, abort: threading.Event) -> None:
-    def on_interrupt(*_: object) -> None:
-        (abort if finish.is_set() else finish).set()
-
-    signal.signal(signal.SIGINT, on_interrupt)
-    signal.signal(signal.SIGTERM, lambda *_: abort.set())

@@ -1,4 +1,4 @@
-"""What ``up`` and ``demo`` have in common at the terminal: options, settings, errors, exit codes.
+"""What ``up`` and ``demo`` have in common at the terminal: options, settings, signals, exit codes.
 
 In: a command's arguments. Out: its exit code; what went wrong is on standard error. Called by
 ``services/local/__main__.py`` and :mod:`services.local.demo`.
@@ -7,10 +7,12 @@ In: a command's arguments. Out: its exit code; what went wrong is on standard er
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import os
 from pathlib import Path
+import signal
 import sys
+import threading
 
 from services.local import document
 from services.local.document import Document
@@ -45,3 +47,21 @@ def enter(arguments: argparse.Namespace, run: Callable[[Settings, Document], int
     except (RuntimeError, ValueError, TailraceError, OSError) as error:
         print(f"local: {error}", file=sys.stderr)
         return 1
+
+
+def on_signals(interrupt: Sequence[threading.Event], terminate: Sequence[threading.Event]) -> None:
+    """Each SIGINT sets the first event of ``interrupt`` that is not set, SIGTERM of ``terminate``.
+
+    So every further signal asks for a faster end. For the main thread.
+    """
+    for number, events in ((signal.SIGINT, interrupt), (signal.SIGTERM, terminate)):
+
+        def handle(
+            _number: int, _frame: object, events: Sequence[threading.Event] = events
+        ) -> None:
+            for event in events:
+                if not event.is_set():
+                    event.set()
+                    return
+
+        signal.signal(number, handle)

@@ -2,8 +2,9 @@
 
 ``python -m services.local.guardian`` reads Programs (JSON lines) from standard input and writes
 Reports to standard output. When its input closes, because the runner asked for the end, was killed
-with SIGKILL or crashed, it ends every descendant in order and then itself. It lives in a session of
-its own, so Ctrl-C and a closed terminal reach the runner only.
+with SIGKILL or crashed, it ends every descendant in order and then itself; on SIGUSR1 it kills
+those that are still ending. It lives in a session of its own, so Ctrl-C and a closed terminal reach
+the runner only.
 
 Why a process of its own: a runner that is killed cannot clean up, and PR_SET_PDEATHSIG reaches
 direct children only, not what they started (vLLM's engine core).
@@ -21,6 +22,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import msgspec
 
@@ -29,6 +31,9 @@ from services.local.programs import Program, Report
 from services.local.supervisor import Supervisor
 
 _TICK_S = 1.0
+_POLL_S = 0.05
+_HURRY = signal.SIGUSR1
+"""From the runner: kill instead of waiting for who was told to end."""
 _PROGRAM = msgspec.json.Decoder(Program)
 _REPORT = msgspec.json.Decoder(Report)
 
@@ -80,14 +85,18 @@ class Guardian:
         except (BrokenPipeError, ValueError):
             pass  # it is gone or was told to end; on_lost says the first
 
-    def end(self) -> None:
-        """End everything and wait for it. Again: nothing happens."""
+    def end(self, hurry: Callable[[], bool] = lambda: False) -> None:
+        """End everything and wait for it. Once ``hurry()`` is true, kill what still runs. Again:
+        nothing happens."""
         self._ending = True
         assert self._process.stdin is not None
         try:
             self._process.stdin.close()
         except BrokenPipeError:
             pass
+        while self._process.poll() is None and not hurry():
+            time.sleep(_POLL_S)
+        self._process.send_signal(_HURRY)  # to one that ended, nothing is sent
         self._process.wait()
         self._reader.join()
         assert self._process.stdout is not None
@@ -119,6 +128,7 @@ def main() -> None:
         signal.signal(number, on_signal)
 
     supervisor = Supervisor(_write)
+    signal.signal(_HURRY, lambda *_: supervisor.hurry())
     buffer = b""
     try:
         while not told_to_end:

@@ -45,7 +45,8 @@ class Runner:
     """One system in one state directory.
 
     ``on_event`` is told everything that happens, from several threads. ``user`` is what the user
-    set for the services (:func:`services.local.document.read`). ``stopping`` ends a start early.
+    set for the services (:func:`services.local.document.read`). ``stopping`` ends a start early,
+    ``hurrying`` shortens the stop: what still runs is killed.
     ``commands`` puts another command line in place of ``python -m services.<name>``.
     """
 
@@ -56,6 +57,7 @@ class Runner:
         *,
         user: Mapping[str, object] | None = None,
         stopping: threading.Event | None = None,
+        hurrying: threading.Event | None = None,
         commands: Mapping[str, list[str]] | None = None,
     ) -> None:
         self.settings = settings
@@ -68,6 +70,7 @@ class Runner:
         self._on_event = on_event
         self._user = dict(user or {})
         self._stopping = stopping or threading.Event()
+        self._hurrying = hurrying or threading.Event()
         self._commands = dict(commands or {})
         self._guardian: guardian.Guardian | None = None
         self._lock: int | None = None
@@ -92,13 +95,18 @@ class Runner:
         """End everything, in order, and wait for it. May be called again."""
         if self._guardian is not None:
             self._stopped.set()
-            self._say("runner", "stopping")
-            self._guardian.end()
+            self._say("runner", "stopping; Ctrl-C or SIGTERM again kills what still runs")
+            self._guardian.end(self._kill_if_hurrying)
             self._guardian = None
             self._say("runner", "stopped")
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+    def _kill_if_hurrying(self) -> bool:
+        if self._hurrying.is_set():
+            self._say("runner", "killing what still runs")
+        return self._hurrying.is_set()
 
     def add(self, program: Program) -> None:
         """Run one more program under the same guardian (the demo's users)."""

@@ -60,6 +60,7 @@ class Supervisor:
         self._clock_s = clock_s
         self._children: dict[str, _Child] = {}
         self._strays: dict[int, float] = {}
+        self._hurrying = False
 
     def add(self, program: Program) -> None:
         """Start a program. One of this name must not be there."""
@@ -87,6 +88,10 @@ class Supervisor:
             time.sleep(0.02)
             self._reap()
         self._children.clear()
+
+    def hurry(self) -> None:
+        """Let :meth:`end` kill at once. From a signal handler."""
+        self._hurrying = True
 
     def _start(self, child: _Child) -> None:
         program = child.program
@@ -171,7 +176,7 @@ class Supervisor:
         for pid in strays:
             if pid not in self._strays:
                 processes.send(pid, signal.SIGTERM)
-            elif now_s - self._strays[pid] >= STRAY_GRACE_S:
+            elif self._hurrying or now_s - self._strays[pid] >= STRAY_GRACE_S:
                 processes.send(pid, signal.SIGKILL)
         self._strays = {pid: self._strays.get(pid, now_s) for pid in strays}
 
@@ -202,7 +207,7 @@ class Supervisor:
             how = _how(process.returncode)
             name = child.program.name
             self._say(child, Report(name=name, state="ended", code=process.returncode, text=how))
-        elif time.monotonic() - start_s > child.program.grace_s:
+        elif self._hurrying or time.monotonic() - start_s > child.program.grace_s:
             for pid in [process.pid, *processes.descendants(process.pid)]:
                 processes.send(pid, signal.SIGKILL)
 

@@ -13,7 +13,7 @@ import tomllib
 from confluent_kafka.admin import AdminClient
 import pytest
 
-from services.local import processes
+from services.local import entrance, processes
 from services.local.runner import Runner, StartError, Stopped
 from services.local.settings import Settings
 from services.local.status import Event
@@ -198,6 +198,46 @@ def test_up_runs_once_per_state_directory_and_until_a_signal(
     after.communicate(timeout=30)
     assert after.returncode == 0
     until(lambda: not processes.marked(str(up.state_dir)), "no process left")
+
+
+@pytest.mark.kafka
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_shortens_the_stop_and_says_so(
+    tmp_path: Path,
+    tiny_model: Path,
+    broker: TestBroker,
+    redis: TestRedis,
+    number: signal.Signals,
+) -> None:
+    up = Up(tmp_path, tiny_model, broker, redis)
+    running = up.start()
+    assert running.stdout is not None
+    (guardian,) = processes.children(running.pid)
+    os.kill(guardian, signal.SIGSTOP)  # so that the stop takes as long as the test wants
+    lines = iter(running.stdout.readline, "")
+    running.send_signal(number)
+    assert any("stopping; Ctrl-C or SIGTERM again kills" in line for line in lines)
+    running.send_signal(number)
+    assert any("killing what still runs" in line for line in lines)
+    os.kill(guardian, signal.SIGCONT)
+    output, errors = running.communicate(timeout=30)
+    assert (running.returncode, errors) == (0, "") and "stopped" in output
+    assert processes.marked(str(up.state_dir)) == []
+
+
+def test_each_signal_asks_for_a_faster_end() -> None:
+    before = [(n, signal.getsignal(n)) for n in (signal.SIGINT, signal.SIGTERM)]
+    finish, abort, hurry = threading.Event(), threading.Event(), threading.Event()
+    entrance.on_signals((finish, abort, hurry), (abort, hurry))
+    try:
+        seen = []
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGINT, signal.SIGTERM):
+            signal.raise_signal(number)
+            seen.append([event.is_set() for event in (finish, abort, hurry)])
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)
+    assert seen == [[True, False, False], [True, True, False], [True] * 3, [True] * 3]
 
 
 def test_a_typo_in_the_settings_ends_with_its_name(tmp_path: Path) -> None:

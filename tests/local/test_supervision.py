@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -108,6 +109,17 @@ def test_end_takes_whole_families_in_order_and_the_stubborn_too(guarded: Guarded
     ended = [report.name for report in guarded.reports if report.state == "ended"]
     assert ended == ["engine", "kafka"]
     assert guarded.reports[-1].code == -signal.SIGTERM
+
+
+def test_an_end_in_a_hurry_waits_for_nobody(guarded: Guarded) -> None:
+    kafka = guarded.run(guarded.family("kafka", 0, "stubborn", stage=2, grace_s=600.0), 1)
+    engine = guarded.run(guarded.family("engine", 2, "stubborn", grace_s=600.0), 3)
+    begun_s = time.monotonic()
+    guarded.guardian.end(lambda: True)
+    assert time.monotonic() - begun_s < 60
+    assert [pid for pid in kafka + engine if lives(pid)] == []
+    ended = [(report.name, report.code) for report in guarded.reports if report.state == "ended"]
+    assert ended == [("engine", -signal.SIGKILL), ("kafka", -signal.SIGKILL)]
 
 
 def test_cores_and_niceness_reach_grandchildren(guarded: Guarded) -> None:
