@@ -32,6 +32,7 @@ from services.local.status import Event
 from services.local.watch import Watch
 from tailrace import audit, topics
 from tailrace.audit import Report
+from tailrace.deadline import Deadline, window_s
 from tailrace.events import Command
 from tailrace.log.base import Log
 from tailrace.log.kafka import KafkaLog
@@ -196,7 +197,10 @@ class Conductor:
         self._draw()
         settings = self._settings
         wire = Wire(settings.registry)
-        read = audit.read(log, wire, model=settings.model, prefix=settings.prefix)
+        deadline = Deadline(window_s=window_s(self._runner.settings_file))
+        read = audit.read(
+            log, wire, model=settings.model, prefix=settings.prefix, deadline=deadline
+        )
         report = read.report()
         verdict = "balances" if report.ok else f"found {len(report.problems)} problems"
         self._picture.say(f"the audit of version {report.head} {verdict}")

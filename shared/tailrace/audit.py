@@ -24,6 +24,7 @@ import msgspec
 
 from tailrace import topics
 from tailrace.chain import Place, Problem, base_chain, check_bounds, decisions
+from tailrace.deadline import Deadline
 from tailrace.errors import InvalidRecord
 from tailrace.events import Coordinates, ModelUpdate, Receipt, Step, Tick, Trajectory
 from tailrace.log.base import Log
@@ -31,8 +32,6 @@ from tailrace.stream import Decoder, read_all
 from tailrace.topics import named
 from tailrace.wire import Wire
 
-DECIDE_WITHIN_S = 3600.0
-"""How far the rewards clock may pass a feedback record before a missing receipt is an error."""
 _SHOWN = 50
 _USED = ("trained", "compensated")
 
@@ -70,9 +69,10 @@ class Report(msgspec.Struct, kw_only=True):
 class Audit:
     """Recounts one model's log. Feed it, then ask for the :meth:`report`."""
 
-    def __init__(self, model: str, *, decide_within_s: float = DECIDE_WITHIN_S) -> None:
+    def __init__(self, model: str, deadline: Deadline) -> None:
+        """``deadline``: fresh; says when feedback without a receipt is missing."""
         self._model = model
-        self._decide_within_ms = decide_within_s * 1000
+        self._deadline = deadline
         self._feedback: dict[Place, int] = {}
         """Append time of each feedback record."""
         self._trajectories: dict[Place, str | None] = {}
@@ -87,7 +87,6 @@ class Audit:
         self._unreadable: list[Problem] = []
         self._inputs: dict[int, Counter[Place]] = {}
         self._letters: set[tuple[str, int, int]] = set()
-        self._clock_ms: dict[int, int] = {}
         self._counts: Counter[str] = Counter(read=0, repeated=0, other=0)
 
     def feedback(self, partition: int, offset: int, time_ms: int) -> None:
@@ -97,6 +96,8 @@ class Audit:
     def trajectory(self, partition: int, offset: int, event: Trajectory | None) -> None:
         """One trajectory record; None: unreadable."""
         self._trajectories[partition, offset] = event.trajectory_id if event else None
+        if event is not None:
+            self._deadline.acted(partition, event.event_time_ms)
 
     def bounds(self, partition: int, start: int, end: int) -> None:
         """The watermarks of a partition of ``trajectories``."""
@@ -138,8 +139,7 @@ class Audit:
 
     def tick(self, event: Tick) -> None:
         """The rewards clock of one partition."""
-        known = self._clock_ms.get(event.partition, 0)
-        self._clock_ms[event.partition] = max(known, event.event_time_ms)
+        self._deadline.tick(event.partition, event.event_time_ms)
 
     def dead_letter(self, headers: Mapping[str, bytes], *, prefix: str = "") -> None:
         """One dead letter, by its headers. A source that cannot be read is nobody's."""
@@ -178,7 +178,7 @@ class Audit:
                 outcomes[min(found)] += 1
             elif ("feedback", *place) in self._letters:
                 outcomes["invalid"] += 1
-            elif self._clock_ms.get(place[0], 0) - time_ms > self._decide_within_ms:
+            elif self._deadline.passed(place[0], time_ms):
                 account.missing += 1
                 problems.append(_problem("no_receipt", "feedback", place))
             else:
@@ -243,10 +243,10 @@ def read(
     *,
     model: str,
     prefix: str = "",
-    decide_within_s: float = DECIDE_WITHIN_S,
+    deadline: Deadline | None = None,
 ) -> Audit:
     """An :class:`Audit` fed with everything that is on the log now. Raises LogError."""
-    audit = Audit(model, decide_within_s=decide_within_s)
+    audit = Audit(model, deadline or Deadline())
     decoder = Decoder(log, wire, prefix=prefix)
     # Reading the manifests to their end waits for their transactions; ends fixed after that hold
     # all steps and receipts of every manifest that was seen.

@@ -72,7 +72,8 @@ def parser() -> argparse.ArgumentParser:
         "--decide-within",
         type=float,
         metavar="SECONDS",
-        help="a feedback record without receipt is missing once the clock is that far past it",
+        help="a feedback record without receipt is missing once the clock is that far past it "
+        "(7200; less where the settings of the state directory name the reward spec)",
     )
 
     tail = _command(commands, "tail", "print a topic as JSON lines, newest part or as it comes")

@@ -59,16 +59,19 @@ def _status(arguments: argparse.Namespace, common: Common, log: Log) -> int:
 
 def _audit(arguments: argparse.Namespace, common: Common, log: Log) -> int:
     from tailrace import audit
+    from tailrace.deadline import Deadline, window_s
     from tailrace.wire import Wire
 
+    if arguments.decide_within is None:
+        deadline = Deadline(window_s=window_s(common.state_dir / "settings.toml"))
+    else:
+        deadline = Deadline(ticked_s=arguments.decide_within)
     read = audit.read(
         log,
         Wire(common.registry),
         model=common.model,
         prefix=common.prefix,
-        decide_within_s=audit.DECIDE_WITHIN_S
-        if arguments.decide_within is None
-        else arguments.decide_within,
+        deadline=deadline,
     )
     report = read.report(arguments.head)
     if arguments.json:

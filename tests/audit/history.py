@@ -6,6 +6,7 @@ from typing import Any
 
 from tailrace import events, ids, topics
 from tailrace.audit import Report, read
+from tailrace.deadline import Deadline
 from tailrace.log.base import Position
 from tailrace.log.memory import MemoryLog
 from tailrace.stream import Writer, publish_schemas
@@ -38,10 +39,12 @@ class History:
     def joined(self, at: Position, outcome: str = "joined") -> None:
         self._receipt("feedback", at, "rewards", outcome, None)
 
-    def trajectory(self, partition: int = 0, name: str | None = None) -> Position:
+    def trajectory(self, partition: int = 0, name: str | None = None, time_ms: int = 1) -> Position:
         turn = ids.new_interaction(self.session, self.now_ms)
         record = events.Trajectory(
-            trajectory_id=name or ids.trajectory(turn, 0, []), interaction_id=turn, event_time_ms=1
+            trajectory_id=name or ids.trajectory(turn, 0, []),
+            interaction_id=turn,
+            event_time_ms=time_ms,
         )
         return self.writer.write(topics.TRAJECTORIES, record, partition=partition).result()
 
@@ -102,9 +105,14 @@ class History:
     def _chunk(self) -> int:
         return self.writer.producer.append("model-chunks", b"x", key=b"m").result().offset
 
-    def report(self, head: int | None = None, decide_within_s: float = 60.0) -> Report:
-        made = read(self.log, self.wire, model=MODEL, decide_within_s=decide_within_s)
-        return made.report(head)
+    def report(
+        self,
+        head: int | None = None,
+        decide_within_s: float = 60.0,
+        window_s: float | None = None,
+    ) -> Report:
+        deadline = Deadline(ticked_s=decide_within_s, window_s=window_s)
+        return read(self.log, self.wire, model=MODEL, deadline=deadline).report(head)
 
 
 def kinds(report: Report) -> list[str]:

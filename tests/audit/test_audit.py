@@ -1,7 +1,13 @@
+from pathlib import Path
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
+import pytest
 
+from services.rewards.spec import Spec
 from tailrace import events, topics
+from tailrace.deadline import TICKED_S, window_s
+from tailrace.errors import SettingsError
 from tailrace.log.base import Position
 from tailrace.stream import read_all
 from tests.audit.history import History, kinds
@@ -37,6 +43,41 @@ def test_feedback_that_the_clock_has_passed_is_missing_at_its_coordinates() -> N
     assert (where.topic, where.partition, where.offset) == ("feedback", lost.partition, lost.offset)
     assert report.feedback.unaccounted == report.feedback.missing == 1
     assert history.report(decide_within_s=61).ok
+
+
+def test_feedback_older_than_what_was_decided_by_the_specs_windows_is_missing() -> None:
+    history = History()
+    lost = history.feedback()
+    made_ms = history.now_ms + 66_001
+    history.trajectory(1 - lost.partition, time_ms=made_ms)
+    assert history.report(window_s=36).ok, "another partition's time"
+    history.trajectory(lost.partition, time_ms=made_ms - 1)
+    assert history.report(window_s=36).ok
+    history.trajectory(lost.partition, time_ms=made_ms)
+    assert kinds(history.report(window_s=36)) == ["no_receipt"]
+    assert history.report().ok, "without the spec, the clock alone says what is missing"
+    history.joined(lost)
+    assert history.report(window_s=36).ok
+
+
+def test_the_window_is_that_of_the_spec_in_the_settings(tmp_path: Path) -> None:
+    file = tmp_path / "settings.toml"
+    assert window_s(file) is None
+    file.write_text('kafka = "127.0.0.1:9092"\n')
+    assert window_s(file) is None
+    spec = tmp_path / "spec.toml"
+    file.write_text(f'[rewards]\nspec = "{spec}"\n')
+    with pytest.raises(SettingsError, match=r"rewards\.spec: .*spec\.toml: "):
+        window_s(file)
+    for text, window in (("wait_s = 6\norphan_s = 30\n", 36), ("wait_s = 6\n", 3606)):
+        spec.write_text(text)
+        assert window_s(file) == window
+    spec.write_text("")
+    default = Spec()
+    assert window_s(file) == default.wait_s + default.orphan_s < TICKED_S
+    spec.write_text("wait_s = []\n")
+    with pytest.raises(SettingsError, match=r"rewards\.spec"):
+        window_s(file)
 
 
 def test_the_same_receipt_twice_is_fine_another_outcome_is_not() -> None:
