@@ -176,7 +176,7 @@ class Gateway:
             streamed=bool(body.stream),
             now_ms=now_ms,
         )
-        self._capture.offer(topics.PROMPTS, interaction.prompt)
+        self._capture.offer(topics.PROMPTS, interaction.prompt, terms.traceparent)
         metrics.OVERHEAD_S.observe(time.perf_counter() - begun_s)
         deltas = self._engine.generate(token_ids, how.engine, stream=bool(body.stream))
         run = Run(interaction, deltas, self._capture, self._now_ms)

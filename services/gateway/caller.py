@@ -2,17 +2,20 @@
 
 Headers ``x-tailrace-session``, ``x-tailrace-user``, ``x-tailrace-learn``, ``x-tailrace-task``; or
 the same with underscores in the body's ``metadata`` (``tailrace_session``, …), the header winning.
-OpenAI's own ``user`` field counts as the user. Other metadata become tags.
+OpenAI's own ``user`` field counts as the user. Other metadata become tags. W3C's ``traceparent`` is
+handed on to the records.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 import hashlib
+import re
 
 import msgspec
 from starlette.requests import Request
 
+from services.gateway import metrics
 from services.gateway.errors import ApiError, invalid
 from services.gateway.requests import Body
 from tailrace import ids
@@ -20,6 +23,9 @@ from tailrace import ids
 DEFAULT_TENANT = "default"
 _TRUE = ("true", "1", "yes")
 _FALSE = ("false", "0", "no")
+_TRACEPARENT = re.compile(
+    r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
+)
 _TAGS_BYTES = 16 * 1024
 _NAME_CHARACTERS = 1024
 
@@ -39,6 +45,7 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     learn: bool
     task: str | None
     tags: dict[str, str]
+    traceparent: str | None = None
 
 
 class Keys:
@@ -91,7 +98,22 @@ def terms(
         learn=_learn(named["learn"], learn_default),
         task=task,
         tags=tags,
+        traceparent=traceparent(request),
     )
+
+
+def traceparent(request: Request) -> str | None:
+    """The request's trace context (https://www.w3.org/TR/trace-context/), where it is well formed.
+
+    Another one is ignored, as that page has it, and counted.
+    """
+    text = request.headers.get("traceparent")
+    if text is None:
+        return None
+    if _TRACEPARENT.fullmatch(text) is None:
+        metrics.TRACEPARENTS_IGNORED.inc()
+        return None
+    return text
 
 
 _NAMES = ("session", "user", "learn", "task")

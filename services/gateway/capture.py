@@ -84,16 +84,23 @@ class Capture:
             threads.vital(task)
         self._gauge()
 
-    def offer(self, topic: Topic, record: events.Prompt | events.Output) -> None:
+    def offer(
+        self,
+        topic: Topic,
+        record: events.Prompt | events.Output,
+        traceparent: str | None = None,
+    ) -> None:
         """Send a record, or lose its content. Never waits, never raises."""
         record = self._losses.bare(record)
         size = size_of(record)
         if self._queued_bytes + size > self._queue_bytes:
-            self._losses.lose(topic, record, "queue_full")
+            self._losses.lose(topic, record, "queue_full", traceparent)
             return
-        self._put(Event(topic, record, size))
+        self._put(Event(topic, record, size, traceparent=traceparent))
 
-    async def keep(self, records: Sequence[events.Feedback]) -> None:
+    async def keep(
+        self, records: Sequence[events.Feedback], traceparent: str | None = None
+    ) -> None:
         """Return when all the records are durable.
 
         Raises SpoolFull when one is not (others may be), InvalidRecord when it cannot be encoded.
@@ -105,10 +112,9 @@ class Capture:
         loop = asyncio.get_running_loop()
         waiting = []
         for record in records:
-            event = Event(topics.FEEDBACK, record, size_of(record), loop.create_future())
-            assert event.kept is not None
-            waiting.append(event.kept)
-            self._put(event)
+            kept = loop.create_future()
+            waiting.append(kept)
+            self._put(Event(topics.FEEDBACK, record, size_of(record), kept, traceparent))
         self._step(1)
         for result in await asyncio.gather(*waiting, return_exceptions=True):
             if isinstance(result, BaseException):
@@ -130,7 +136,7 @@ class Capture:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         rest = [self._queue.get_nowait() for _ in range(self._queue.qsize())]
-        rest += [Event(topic, record, 0) for topic, record in self._losses.stubs]
+        rest += [Event(t, record, 0, None, trace) for t, record, trace in self._losses.stubs]
         if rest:
             await self._to_spool(rest)
         await self._link.close()
@@ -160,7 +166,7 @@ class Capture:
         """Append to Kafka. False: it did not take it."""
         assert self._loop is not None
         try:
-            future = self._link.write(event.topic, event.record)
+            future = self._link.write(event.topic, event.record, event.traceparent)
         except (InvalidRecord, TooLarge) as error:
             self._give_up(event, error)
             return True
@@ -203,7 +209,7 @@ class Capture:
             event.record = self._losses.bare(event.record)
         try:
             taken = await self._on_disk(
-                lambda: self._spool.put([(event.topic, event.record) for event in held])
+                lambda: self._spool.put([(e.topic, e.record, e.traceparent) for e in held])
             )
         except (sqlite3.Error, OSError, InvalidRecord) as error:
             log.error("spool refused records count=%d error=%r", len(held), error)
@@ -216,7 +222,7 @@ class Capture:
                 event.kept.set_exception(SpoolFull("no room for more feedback on disk"))
             else:
                 self._done(event)
-                self._losses.lose(event.topic, event.record, "spool_full")
+                self._losses.lose(event.topic, event.record, "spool_full", event.traceparent)
 
     # -- the drain
 
@@ -247,13 +253,13 @@ class Capture:
 
     async def _drain_some(self) -> None:
         rows = await self._on_disk(lambda: self._spool.head(_DRAIN_RECORDS))
-        results = await self._link.write_all((row.topic, row.record) for row in rows)
+        results = await self._link.write_all(rows)
         failed: BaseException | None = None
         acked = []
         for row, result in zip(rows, results, strict=True):
             if isinstance(result, InvalidRecord | TooLarge):
                 # It would stand before all others for ever.
-                self._give_up(Event(row.topic, row.record, 0), result)
+                self._give_up(Event(row.topic, row.record, 0, None, row.traceparent), result)
             elif isinstance(result, BaseException):
                 failed = result
                 continue
@@ -282,7 +288,7 @@ class Capture:
         if getattr(event.record, "content", None) is None or event.topic is topics.FEEDBACK:
             metrics.LOST.labels(event.topic.name, reason).inc()
         else:
-            self._losses.lose(event.topic, event.record, reason)
+            self._losses.lose(event.topic, event.record, reason, event.traceparent)
 
     def _done(self, event: Event) -> None:
         self._queued_bytes -= event.bytes
@@ -297,8 +303,8 @@ class Capture:
     def _revive(self) -> None:
         """Send what is left of lost records, now that there is room."""
         while self._losses.stubs and not self._spooling:
-            topic, record = self._losses.stubs.popleft()
-            self._put(Event(topic, record, size_of(record)))
+            topic, record, traceparent = self._losses.stubs.popleft()
+            self._put(Event(topic, record, size_of(record), None, traceparent))
 
     def _gauge(self) -> None:
         metrics.SPOOL_BYTES.set(self._spool.bytes)

@@ -29,6 +29,7 @@ class Event(msgspec.Struct):
     record: events.Struct
     bytes: int
     kept: asyncio.Future[None] | None = None
+    traceparent: str | None = None
     to_spool: bool = False
 
 
@@ -36,11 +37,13 @@ class Losses:
     """Prompts and outputs that had no room: counted, and kept without their content."""
 
     def __init__(self) -> None:
-        self.stubs: deque[tuple[Topic, events.Struct]] = deque(maxlen=_MOST)
+        self.stubs: deque[tuple[Topic, events.Struct, str | None]] = deque(maxlen=_MOST)
         """To be sent once there is room again."""
         self._interactions: dict[str, None] = {}
 
-    def lose(self, topic: Topic, record: events.Struct, reason: str) -> None:
+    def lose(
+        self, topic: Topic, record: events.Struct, reason: str, traceparent: str | None = None
+    ) -> None:
         """Count a record and keep what is left of it."""
         assert isinstance(record, events.Prompt | events.Output)
         metrics.LOST.labels(topic.name, reason).inc()
@@ -49,7 +52,7 @@ class Losses:
             self._interactions.pop(next(iter(self._interactions)))
         if len(self.stubs) == _MOST:
             metrics.LOST.labels(topic.name, "stub").inc()
-        self.stubs.append((topic, stub(record)))
+        self.stubs.append((topic, stub(record), traceparent))
 
     def bare(self, record: R) -> R:
         """The record; an output without content when something of its interaction was lost."""

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from services.gateway import feedback, requests
-from services.gateway.caller import Keys
+from services.gateway.caller import Keys, traceparent
 from services.gateway.capture import Capture
 from services.gateway.errors import ApiError
 from services.gateway.event import SpoolFull
@@ -61,7 +61,7 @@ class Inbox:
             kinds=self._kinds,
             now_ms=self._now_ms(),
         )
-        await self._keep(records)
+        await self._keep(records, traceparent(request))
         answer: Any = [{"feedback_id": record.feedback_id} for record in records]
         return self._accepted(answer if many else answer[0])
 
@@ -74,10 +74,10 @@ class Inbox:
             user=request.headers.get("x-tailrace-user"),
             now_ms=self._now_ms(),
         )
-        await self._keep([record])
+        await self._keep([record], traceparent(request))
         return self._accepted({"feedback_id": record.feedback_id, "retracts": record.replaces})
 
-    async def _keep(self, records: list[Feedback]) -> None:
+    async def _keep(self, records: list[Feedback], trace: str | None) -> None:
         """Make it durable. Raises ApiError (409 for an id with another body, 503 when full), or
         InvalidRecord."""
         fresh: dict[str, Feedback] = {}
@@ -99,7 +99,7 @@ class Inbox:
         if not fresh:
             return
         try:
-            await self._capture.keep(list(fresh.values()))
+            await self._capture.keep(list(fresh.values()), trace)
         except InvalidRecord:
             await self._fate.release(list(fresh.values()))
             raise

@@ -15,6 +15,7 @@ from concurrent.futures import Future
 import logging
 
 from services.gateway import metrics, threads
+from services.gateway.spool import Row
 from tailrace import events
 from tailrace.errors import Broken, InvalidRecord, LogError
 from tailrace.log.base import Position
@@ -54,26 +55,27 @@ class Link:
         if self._writer is None:
             self._writer = await threads.apart(self._connect)
 
-    def write(self, topic: Topic, record: events.Struct) -> Future[Position]:
+    def write(
+        self, topic: Topic, record: events.Struct, traceparent: str | None = None
+    ) -> Future[Position]:
         """Append a record; it must be up. Raises InvalidRecord, LogError."""
         writer = self._writer
         assert writer is not None
         try:
-            future = writer.write(topic, record)
+            future = writer.write(topic, record, traceparent=traceparent)
         except Broken as error:
             self._broken = error
             raise
         future.add_done_callback(lambda done: self._settled(writer, done))
         return future
 
-    async def write_all(
-        self, records: Iterable[tuple[Topic, events.Struct]]
-    ) -> list[Position | BaseException]:
+    async def write_all(self, rows: Iterable[Row]) -> list[Position | BaseException]:
         """Append records in order and wait for all of them: what became of each."""
         waiting: list[asyncio.Future[Position]] = []
-        for topic, record in records:
+        for row in rows:
             try:
-                waiting.append(threads.awaitable(self.write(topic, record)))
+                written = self.write(row.topic, row.record, row.traceparent)
+                waiting.append(threads.awaitable(written))
             except (InvalidRecord, LogError) as error:
                 waiting.append(asyncio.get_running_loop().create_future())
                 waiting[-1].set_exception(error)

@@ -36,6 +36,9 @@ RECORDS = Counter(
 LOST = Counter(
     "tailrace_gateway_lost_total", "Records that were dropped or lost content", ("topic", "reason")
 )
+TRACEPARENTS_IGNORED = Counter(
+    "tailrace_gateway_traceparents_ignored_total", "Requests with a malformed traceparent"
+)
 REBUILDS = Counter(
     "tailrace_gateway_rebuilds_total", "Producers replaced after a fatal error, tries included"
 )

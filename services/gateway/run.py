@@ -88,7 +88,7 @@ class Run:
         for output in interaction.outputs(now_ms, error=error, left=left):
             if output.untrainable:
                 metrics.UNTRAINABLE.labels(output.untrainable).inc()
-            self._capture.offer(topics.OUTPUTS, output)
+            self._capture.offer(topics.OUTPUTS, output, interaction.terms.traceparent)
         metrics.REQUESTS.labels(outcome).inc()
         metrics.REQUEST_S.observe((now_ms - interaction.begun_ms) / 1000)
         metrics.TOKENS.labels("prompt").inc(interaction.prompt_tokens)

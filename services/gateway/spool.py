@@ -34,6 +34,7 @@ class Row(msgspec.Struct, frozen=True):
     number: int
     topic: Topic
     record: events.Struct
+    traceparent: str | None = None
 
 
 class Spool:
@@ -60,6 +61,10 @@ class Spool:
             "CREATE TABLE IF NOT EXISTS spool ("
             "number INTEGER PRIMARY KEY AUTOINCREMENT, topic TEXT NOT NULL, value BLOB NOT NULL)"
         )
+        # Not in the statement above: spools that were made without it have records to send.
+        columns = self._database.execute("SELECT name FROM pragma_table_info('spool')")
+        if ("traceparent",) not in columns.fetchall():
+            self._database.execute("ALTER TABLE spool ADD COLUMN traceparent TEXT")
         count, size = self._database.execute(
             "SELECT COUNT(*), COALESCE(SUM(LENGTH(value)), 0) FROM spool"
         ).fetchone()
@@ -72,23 +77,26 @@ class Spool:
         """Raises InvalidRecord when the record does not fit its contract."""
         self._wire.encode(record)
 
-    def put(self, entries: Sequence[tuple[Topic, events.Struct]]) -> list[bool]:
-        """Add records, all in one fsynced commit. False for each that there was no room for.
+    def put(self, entries: Sequence[tuple[Topic, events.Struct, str | None]]) -> list[bool]:
+        """Add records, each with its traceparent, all in one fsynced commit. False for each that
+        there was no room for.
 
         Raises sqlite3.Error when the disk refuses.
         """
         taken, rows, size = [], [], 0
-        for topic, record in entries:
+        for topic, record, traceparent in entries:
             value = self._wire.encode(record)
             limit = self._max_bytes if topic is topics.FEEDBACK else self._max_bytes * 4 // 5
             fits = self.bytes + size + len(value) + _ROW_BYTES <= limit
             taken.append(fits)
             if fits:
-                rows.append((topic.name, value))
+                rows.append((topic.name, value, traceparent))
                 size += len(value) + _ROW_BYTES
         if rows:
             with self._transaction():
-                self._database.executemany("INSERT INTO spool (topic, value) VALUES (?, ?)", rows)
+                self._database.executemany(
+                    "INSERT INTO spool (topic, value, traceparent) VALUES (?, ?, ?)", rows
+                )
             self.records += len(rows)
             self.bytes += size
         return taken
@@ -100,16 +108,17 @@ class Spool:
         broken: list[int] = []
         size = 0
         cursor = self._database.execute(
-            "SELECT number, topic, value FROM spool ORDER BY number LIMIT ?", (count,)
+            "SELECT number, topic, value, traceparent FROM spool ORDER BY number LIMIT ?", (count,)
         )
-        for number, name, value in cursor:
+        for number, name, value, traceparent in cursor:
             size += len(value)
             if rows and size > max_bytes:
                 break
             try:
                 topic = topics.by_name(name)
                 assert topic.record is not None
-                rows.append(Row(number, topic, self._wire.decode(topic.record, value)))
+                record = self._wire.decode(topic.record, value)
+                rows.append(Row(number, topic, record, traceparent))
             except (InvalidRecord, KeyError) as error:
                 log.error("spool row dropped number=%d topic=%s error=%s", number, name, error)
                 metrics.LOST.labels(name, "undecodable").inc()

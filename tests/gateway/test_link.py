@@ -10,7 +10,7 @@ import pytest
 from services.gateway import metrics
 from services.gateway.capture import Capture
 from services.gateway.link import Link
-from services.gateway.spool import Spool
+from services.gateway.spool import Row, Spool
 from tailrace import events, topics
 from tailrace.errors import Broken, LogError
 from tailrace.stream import Writer
@@ -91,7 +91,7 @@ def test_a_producer_that_only_waits_stays(link, producers):
     async def run():
         await link.open()
         producers[0].raises = LogError("feedback: timed out")
-        (result,) = await link.write_all([(topics.FEEDBACK, thumb(1))])
+        (result,) = await link.write_all([Row(1, topics.FEEDBACK, thumb(1))])
         assert isinstance(result, LogError)
         await link.open()
         assert link.up

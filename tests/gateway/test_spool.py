@@ -16,21 +16,23 @@ WIRE = Wire()
 
 
 def thumb(number, text="x"):
-    return topics.FEEDBACK, events.Feedback(
+    record = events.Feedback(
         feedback_id=f"default:s!{number}",
         session_id="default:s",
         event_time_ms=number,
         content=events.FeedbackContent(text=text),
     )
+    return topics.FEEDBACK, record, f"trace of {number}"
 
 
 def prompt(number, text="x"):
-    return topics.PROMPTS, events.Prompt(
+    record = events.Prompt(
         interaction_id="default:s~0000000000000",
         session_id="default:s",
         event_time_ms=number,
         content=events.PromptContent(messages=text),
     )
+    return topics.PROMPTS, record, None
 
 
 def spool(folder, max_bytes=1_000_000):
@@ -49,14 +51,14 @@ def test_first_in_first_out_over_restarts(tmp_path_factory, batches, take):
         entries = [(thumb if kind else prompt)(number + k) for k, kind in enumerate(batch)]
         number += len(batch)
         assert all(one.put(entries))
-        given_ += [record for _, record in entries]
+        given_ += entries
         rows = one.head(take)
-        got += [row.record for row in rows]
+        got += [(row.topic, row.record, row.traceparent) for row in rows]
         one.delete([row.number for row in rows])
         assert (one.records == 0) == (one.bytes == 0)
         one.close()
     one = spool(folder)
-    got += [row.record for row in one.head(1000)]
+    got += [(row.topic, row.record, row.traceparent) for row in one.head(1000)]
     one.close()
     assert got == given_
 
@@ -89,6 +91,26 @@ def test_a_broken_row_is_passed_over(tmp_path):
     one.put([thumb(2)])
     assert [row.record.event_time_ms for row in one.head(10)] == [1, 2]
     assert one.records == 2
+    one.close()
+
+
+def test_a_spool_from_before_traces_is_read_and_filled(tmp_path):
+    database = sqlite3.connect(tmp_path / "spool.sqlite", isolation_level=None)
+    database.execute(
+        "CREATE TABLE spool ("
+        "number INTEGER PRIMARY KEY AUTOINCREMENT, topic TEXT NOT NULL, value BLOB NOT NULL)"
+    )
+    topic, record, _ = thumb(1)
+    database.execute(
+        "INSERT INTO spool (topic, value) VALUES (?, ?)", (topic.name, WIRE.encode(record))
+    )
+    database.close()
+    one = spool(tmp_path)
+    one.put([thumb(2)])
+    assert [(row.record.event_time_ms, row.traceparent) for row in one.head(10)] == [
+        (1, None),
+        (2, "trace of 2"),
+    ]
     one.close()
 
 
