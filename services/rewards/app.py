@@ -25,17 +25,18 @@ import logging
 import threading
 from typing import Any
 
-import faust
 from faust.types import TP
 
 from services.rewards.emission import DeadLetter, Out, Send
+from services.rewards.faust_app import SOURCE, new_app
 from services.rewards.join import Join
 from services.rewards.metrics import Metrics
 from services.rewards.offsets import KINDS, Offsets
 from services.rewards.producer import StrictTransport, die
 from services.rewards.settings import Settings
 from services.rewards.spec import Spec
-from services.rewards.table import RECORD_BYTES, TABLE, Table, prepare
+from services.rewards.stall import Stall, Stalled
+from services.rewards.table import TABLE, Table, prepare
 from services.rewards.upkeep import Upkeep
 from tailrace import events, topics
 from tailrace.errors import InvalidRecord, UnknownSchema
@@ -45,7 +46,7 @@ from tailrace.topics import named
 from tailrace.wire import Wire
 
 logger = logging.getLogger(__name__)
-SOURCE = "rewards"
+
 _ORIGINAL_TIME = "tailrace-time-ms"
 Step = Callable[[str], None]
 
@@ -73,6 +74,8 @@ class Shell:
         self._decoder = Decoder(log, self._wire, prefix=settings.prefix)
         self._kinds = {settings.prefix + kind: kind for kind in KINDS}
         self._joins: dict[int, Join] = {}
+        self._begun: set[tuple[str, int]] = set()
+        """The topics and partitions of which something was read since the assignment."""
         self.app = new_app(settings, self._partitions, transport, step)
         self._offsets = Offsets(log, self.app.conf.id, settings.prefix)
         self._upkeep = Upkeep(settings, self._offsets, metrics, self._ready_joins, self._write_tick)
@@ -95,7 +98,13 @@ class Shell:
         """Work until ``stop`` is set, then commit and leave the group."""
         starting = asyncio.ensure_future(self.app.start())
         ticking = asyncio.ensure_future(self._upkeep.run())
+        stall = Stall(self._settings.stall_s)
         while not stop.is_set():
+            recovering = self.app.tables.recovery.active_stats() if self.app.in_recovery else None
+            try:
+                stall.see("recovery", recovering and str(recovering))
+            except Stalled as error:
+                die("the table does not recover", error)
             if self.app.crashed:
                 die("faust crashed", self.app.crash_reason)
             for task in (starting, ticking):
@@ -135,6 +144,8 @@ class Shell:
     async def _handle(self, message: Any) -> None:
         kind = self._kinds[message.topic]
         record = self._record(message)
+        if (kind, record.partition) not in self._begun:
+            await self._begin(kind, record)
         decoded: events.Struct | InvalidRecord
         try:
             decoded = await self._decode(kind, record)
@@ -159,6 +170,20 @@ class Shell:
             self._emit(item)
         self._metrics.records.labels(kind).inc()
         self._step("emitted")
+
+    async def _begin(self, kind: str, record: LogRecord) -> None:
+        """Nothing but control records may lie between where reading goes on and the first record.
+
+        A join takes what it is not given for a gap. See :mod:`services.rewards.consumer`.
+        """
+        start = self._joins[record.partition].positions[kind]
+        if record.offset > start:
+            place = (kind, record.partition, start, record.offset)
+            loop = asyncio.get_running_loop()
+            found = await loop.run_in_executor(None, self._offsets.gap_end, *place)
+            if found < record.offset:
+                raise Stalled(f"{kind} {record.partition}/{found} was passed over")
+        self._begun.add((kind, record.partition))
 
     def _record(self, message: Any) -> LogRecord:
         headers = {name: value or b"" for name, value in message.headers or ()}
@@ -242,11 +267,12 @@ class Shell:
         for partition, join in self._joins.items():
             join.restore(items[partition], committed[partition])
         self._upkeep.reset()
+        self._begun.clear()
         logger.info(
             "assigned partitions=%s values=%d", sorted(assigned), sum(map(len, items.values()))
         )
 
-    async def _write_tick(self, tick: events.Tick) -> int:
+    async def _write_tick(self, tick: events.Tick) -> tuple[int, int]:
         key = str(tick.partition)
         done = await self.app.producer.send_and_wait(
             named(topics.TICKS, self._prefix),
@@ -256,44 +282,7 @@ class Shell:
             None,
             event_headers(tick, key, SOURCE),
         )
-        return int(done.timestamp)
+        return int(done.offset), int(done.timestamp)
 
     def _ready_joins(self) -> dict[int, Join]:
         return {} if self.app.rebalancing or self.app.in_recovery else self._joins
-
-
-def new_app(
-    settings: Settings, partitions: int, transport: type[StrictTransport], step: Step
-) -> faust.App:
-    """The Faust app: at least once, no declared topics, no leader, no web."""
-
-    settings.state_dir.mkdir(parents=True, exist_ok=True)
-
-    class App(faust.App):
-        def _new_transport(self) -> Any:
-            made = transport(self.conf.broker_consumer, self)
-            made.step = step
-            return made
-
-    app = App(
-        f"{settings.prefix}tailrace-rewards",
-        broker=";".join(f"kafka://{host.strip()}" for host in settings.kafka.split(",")),
-        datadir=settings.state_dir / SOURCE,
-        store=settings.store,
-        topic_partitions=partitions,
-        topic_allow_declare=False,
-        topic_disable_leader=True,
-        web_enabled=False,
-        web_tables_enabled=False,
-        table_standby_replicas=settings.standbys,
-        broker_commit_interval=settings.commit_s,
-        broker_session_timeout=10.0,
-        broker_heartbeat_interval=3.0,
-        consumer_group_instance_id=settings.instance and settings.prefix + settings.instance,
-        consumer_max_fetch_size=RECORD_BYTES,
-        producer_max_request_size=RECORD_BYTES,
-        producer_request_timeout=60.0,
-        stream_recovery_delay=0.0,
-    )
-    app.finalize()
-    return app

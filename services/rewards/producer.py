@@ -17,6 +17,8 @@ from typing import Any, NoReturn
 
 from faust.transport.drivers import aiokafka as driver
 
+from services.rewards.consumer import StrictConsumer
+
 logger = logging.getLogger(__name__)
 EXIT_CODE = 70
 _FLUSH_S = 120.0
@@ -71,18 +73,9 @@ class StrictProducer(driver.Producer):
             die("a send failed", error)
 
 
-class SteppingConsumer(driver.Consumer):
-    """Says when offsets are committed."""
-
-    async def _commit(self, offsets: Mapping[Any, int]) -> bool:
-        did = await super()._commit(offsets)
-        self.transport.step("committed")
-        return did
-
-
 class StrictTransport(driver.Transport):
-    """kafka:// with the producer above. ``step`` is told what is done, see the shell."""
+    """kafka:// with strict clients. ``step`` is told what is done, see the shell."""
 
     Producer = StrictProducer
-    Consumer = SteppingConsumer
+    Consumer = StrictConsumer
     step: Callable[[str], None] = staticmethod(lambda name: None)

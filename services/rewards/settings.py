@@ -20,10 +20,10 @@ class Settings(Common, frozen=True, kw_only=True):
     """How far the clocks of two brokers may be apart: ticks run behind by that much."""
     commit_s: float = 1.0
     """How often offsets are committed: what a killed worker reads again."""
+    stall_s: float = 30.0
+    """How long a worker may stand still with something to read before its process ends."""
     store: str = "memory://"
     """Where Faust keeps the table: ``memory://`` or ``rocksdb://``."""
-    standbys: int = 0
-    """How many other workers keep a copy of each partition's table."""
     instance: str | None = None
     """A name that this worker keeps over restarts, so that it has its partitions back at once, also
     after a kill. None: after a kill it takes 10 s until it or another worker gets them."""

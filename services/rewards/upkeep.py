@@ -16,6 +16,7 @@ from services.rewards.join import Join
 from services.rewards.metrics import Metrics
 from services.rewards.offsets import Offsets
 from services.rewards.settings import Settings
+from services.rewards.stall import Stall
 from services.rewards.ticks import INPUTS
 from tailrace import events
 from tailrace.errors import LogError
@@ -25,7 +26,8 @@ _ASK_S = 5.0
 
 
 class Upkeep:
-    """``joins`` gives the joins that are ready now; ``write_tick`` appends a tick."""
+    """``joins`` gives the joins that are ready now; ``write_tick`` appends a tick and gives its
+    offset and append time."""
 
     def __init__(
         self,
@@ -33,14 +35,18 @@ class Upkeep:
         offsets: Offsets,
         metrics: Metrics,
         joins: Callable[[], Mapping[int, Join]],
-        write_tick: Callable[[events.Tick], Awaitable[int]],
+        write_tick: Callable[[events.Tick], Awaitable[tuple[int, int]]],
     ) -> None:
         self._settings = settings
         self._offsets = offsets
         self._metrics = metrics
         self._joins = joins
+        self._write_tick = write_tick
+        self._ticks_end: dict[int, int] = {}
+        """One past the newest tick that this worker wrote."""
+        self._stall = Stall(settings.stall_s)
         self._clock = Clock(
-            write_tick, self._ends, skew_ms=settings.skew_ms, idle_tick_s=settings.idle_tick_s
+            self._write, self._ends, skew_ms=settings.skew_ms, idle_tick_s=settings.idle_tick_s
         )
         self._gaps: dict[int, tuple[str, int, int]] = {}
         self._waited: dict[int, tuple[str, int, int]] = {}
@@ -60,12 +66,17 @@ class Upkeep:
     def reset(self) -> None:
         """The assignment changed."""
         self._clock.reset()
+        self._ticks_end.clear()
+        self._stall.reset()
         self._gaps.clear()
         self._waited.clear()
         self._blocked.clear()
 
     async def run(self) -> None:
-        """Tick, learn what was committed, and look into gaps, as long as the worker runs."""
+        """Tick, learn what was committed, and look into gaps, as long as the worker runs.
+
+        Raises Stalled when a partition stands still although there is something to read.
+        """
         await asyncio.gather(self._tick(), self._probe())
 
     async def _tick(self) -> None:
@@ -81,6 +92,7 @@ class Upkeep:
                 if not self._settings.replay:
                     busy = {p: join.busy for p, join in joins.items() if p not in self._blocked}
                     await self._clock.tick(busy)
+                    self._watch_ticks()
                 if loop.time() - asked_at >= _ASK_S:
                     asked_at = loop.time()
                     committed = await loop.run_in_executor(None, self._offsets.committed, joins)
@@ -115,16 +127,32 @@ class Upkeep:
             logger.error("blocked reason=%r", blocked[partition])
         self._blocked = blocked
         self._metrics.blocked_partitions.set(len(blocked))
-        for partition, (kind, start, end) in stuck.items():
-            end = min(end, ends[partition][kind])
+        for partition in joins:
+            kind, start, end = stuck.get(partition, ("", 0, 0))
+            end = min(end, ends[partition][kind]) if kind else 0
             if end <= start:
+                self._stall.see(f"a record on partition {partition}", None)
                 continue
             gap_end = await loop.run_in_executor(
                 None, self._offsets.gap_end, kind, partition, start, end
             )
+            there = (kind, start) if gap_end == start else None
+            self._stall.see(f"a record on partition {partition}", there)
             if gap_end > start:
                 # The join may only write with a record at hand: the next one on this partition.
                 self._gaps[partition] = (kind, start, gap_end)
+
+    async def _write(self, tick: events.Tick) -> int:
+        offset, time_ms = await self._write_tick(tick)
+        self._ticks_end[tick.partition] = offset + 1
+        return time_ms
+
+    def _watch_ticks(self) -> None:
+        """A worker that has a tick of its own to read must move on, on one topic at least."""
+        for partition, join in self._joins().items():
+            unread = join.positions["ticks"] < self._ticks_end.get(partition, 0)
+            place = tuple(join.positions.items()) if unread else None
+            self._stall.see(f"reading of partition {partition}", place)
 
     async def _ends(self) -> dict[int, dict[str, int]]:
         ends = await asyncio.get_running_loop().run_in_executor(None, self._offsets.ends)

@@ -43,9 +43,9 @@ class Scene:
         )
         self.joins[0].on_record(record, "ticks", tick)
 
-    async def _write(self, tick: events.Tick) -> int:
+    async def _write(self, tick: events.Tick) -> tuple[int, int]:
         self.written[tick.partition] += 1
-        return 1
+        return self.written[tick.partition] - 1, 1
 
     def run_until(self, what: Callable[[], bool]) -> None:
         async def run() -> None:

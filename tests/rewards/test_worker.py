@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from services.rewards.producer import EXIT_CODE
 from tests.rewards.worker import Bench, Worker
 
 pytestmark = pytest.mark.kafka
@@ -43,10 +44,6 @@ def test_feedback_becomes_a_reward(bench: Bench, worker: Worker) -> None:
 STEPS = ("read", "stored", "emitted", "flushing", "flushed", "committed")
 
 
-# Soak, not default: about one run in four, a worker that comes back under its own group instance id
-# within a second is assigned its partitions and then fetches nothing. Until that is understood this
-# test would say so at random; the kills of the pure join (test_join_properties) run by default.
-@pytest.mark.soak
 def test_killed_at_every_step(broker: Any, bench: Bench, prefix: str, tmp_path: Path) -> None:
     """One history, a kill at each step and with each kind of loss; nothing is missing or twice."""
     worker = Worker(tmp_path, broker.bootstrap, prefix, instance="one")
@@ -68,6 +65,23 @@ def test_killed_at_every_step(broker: Any, bench: Bench, prefix: str, tmp_path: 
     assert rewards == {interaction: (reward, 0) for interaction, reward in given.items()}
     assert all(outcomes == ["joined"] for outcomes in bench.outcomes().values())
     assert set(bench.receipts()) == bench.feedback_places()
+
+
+@pytest.mark.parametrize("lost", ["first", "all"])
+def test_a_record_that_the_consumer_loses_ends_the_worker(
+    bench: Bench, worker: Worker, lost: str
+) -> None:
+    (worker.folder / "lost").write_text(lost)
+    given = [bench.turn("default:s", (f"f{n}", True)) for n in range(3)]
+    bench.producer.flush()
+    worker.start("tests.rewards.skipping")
+    bench.await_true(lambda: worker.ended() is not None, worker)
+    assert worker.ended() == EXIT_CODE, worker.log_file.read_text()
+    assert not bench.receipts()
+    worker.start()
+    bench.await_true(lambda: len(bench.outcomes()) == 3, worker)
+    assert {t.interaction_id for t in bench.trajectories().values()} == set(given)
+    assert worker.stop() == 0
 
 
 def test_another_worker_takes_over(broker: Any, bench: Bench, prefix: str, tmp_path: Path) -> None:

@@ -38,7 +38,8 @@ class Worker:
         (folder / "settings.toml").write_text(
             f'kafka = "{bootstrap}"\nprefix = "{prefix}"\nstate_dir = "{folder}"\n'
             f'[rewards]\nspec = "{folder}/spec.toml"\ntick_s = 0.25\nidle_tick_s = 1\n'
-            "commit_s = 0.4\nskew_ms = 50\n" + (f'instance = "{instance}"\n' if instance else "")
+            "commit_s = 0.4\nskew_ms = 50\nstall_s = 4\n"
+            + (f'instance = "{instance}"\n' if instance else "")
         )
         self.child: subprocess.Popen[bytes] | None = None
 
