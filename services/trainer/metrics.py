@@ -11,6 +11,7 @@ DECISIONS = Counter(
 )
 EXPIRED = Counter("tailrace_trainer_expired_total", "Records that were gone before they were read")
 COMMANDS = Counter("tailrace_trainer_commands_total", "Commands seen on control", ("command",))
+FROZEN = Gauge("tailrace_trainer_frozen_ratio", "1 while an order to freeze holds, else 0")
 HELD = Gauge("tailrace_trainer_held_answers", "Usable answers that wait for a batch")
 STEPS = Counter("tailrace_trainer_steps_total", "Optimizer steps, by how they ended", ("outcome",))
 STEP_S = Histogram(

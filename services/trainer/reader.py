@@ -1,12 +1,15 @@
 """What comes off the log: trajectories into the intake, commands to whoever asks.
 
 Trajectories are read uncommitted, as their writer sends them; what cannot be read is buried and
-still gets its decision. Called by :mod:`services.trainer.trainer`; for one thread.
+still gets its decision. A freeze holds until a thaw, over restarts too: at its start the reader
+goes through ``control`` from the beginning. A drain is for who is there to hear it.
+
+Called by :mod:`services.trainer.trainer`; for one thread.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 import logging
 
@@ -16,7 +19,7 @@ from tailrace import topics
 from tailrace.errors import InvalidRecord
 from tailrace.events import Command, Trajectory
 from tailrace.log.base import Log, LogRecord, Position
-from tailrace.stream import Decoder, Writer
+from tailrace.stream import Decoder, Writer, read_all
 from tailrace.topics import named
 from tailrace.wire import Wire
 
@@ -49,9 +52,12 @@ class Reader:
         self._consumer = log.consumer()
         self._expire(log.starts(self._topic))
         at = {(self._topic, p): start for p, start in intake.starts().items()}
-        # Commands are for who is there to hear them: what was ordered before this start is past.
-        control = {(self._control, p): end for p, end in log.ends(self._control).items()}
-        self._consumer.assign(at | control)
+        self.frozen = False
+        """Whether the last order was to freeze: nothing is to be trained."""
+        metrics.FROZEN.set(False)
+        ends = log.ends(self._control)
+        self._recall(read_all(log, self._control, ends=ends))
+        self._consumer.assign(at | {(self._control, p): end for p, end in ends.items()})
 
     def read(self, wait_s: float) -> bool:
         """Offer what is there. Returns whether a drain was ordered."""
@@ -60,7 +66,7 @@ class Reader:
             records = self._consumer.poll(0.0 if poll else wait_s, _POLL_RECORDS)
             for record in records:
                 if record.topic == self._control:
-                    drain |= self._is_drain(record)
+                    drain |= self._obey(record)
                 else:
                     self._offer(record)
             if not records:
@@ -104,16 +110,52 @@ class Reader:
         decision = self._intake.offer(record, trajectory, self._clock())
         count([] if decision is None else [decision])
 
-    def _is_drain(self, record: LogRecord) -> bool:
+    def _recall(self, records: Iterable[LogRecord]) -> None:
+        """What was ordered before this start: of it only a freeze still holds."""
+        for record in records:
+            try:
+                command = self._decoder.decode(record)
+            except InvalidRecord as error:
+                _log.warning("invalid topic=%s offset=%d: %s", record.topic, record.offset, error)
+                continue
+            assert isinstance(command, Command)
+            if command.model == self._model and command.command in ("freeze", "thaw"):
+                self._freeze(command.command == "freeze", record, command)
+
+    def _obey(self, record: LogRecord) -> bool:
+        """Do what is ordered. Returns whether it is a drain."""
         try:
             command = self._decoder.decode(record)
         except InvalidRecord as error:
             self._bury(record, error)
             return False
         assert isinstance(command, Command)
-        mine = command.model == self._model and command.command == "drain"
-        metrics.COMMANDS.labels("drain" if mine else "ignored").inc()
-        return mine
+        word = command.command
+        if command.model != self._model:
+            metrics.COMMANDS.labels("other_model").inc()
+            return False
+        if word not in ("drain", "freeze", "thaw"):
+            metrics.COMMANDS.labels("unknown").inc()
+            where = (record.topic, record.partition, record.offset)
+            _log.warning(
+                "command ignored topic=%s partition=%d offset=%d command=%.40r: a trainer takes "
+                "freeze, thaw and drain",
+                *where,
+                word,
+            )
+            return False
+        metrics.COMMANDS.labels(word).inc()
+        if word != "drain":
+            self._freeze(word == "freeze", record, command)
+        return word == "drain"
+
+    def _freeze(self, frozen: bool, record: LogRecord, command: Command) -> None:
+        self.frozen = frozen
+        metrics.FROZEN.set(frozen)
+        where = (record.topic, record.partition, record.offset)
+        by = (command.principal, command.reason)
+        shown = "frozen" if frozen else "thawed"
+        _log.warning(f"{shown} topic=%s partition=%d offset=%d principal=%s reason=%s", *where, *by)
 
     def _bury(self, record: LogRecord, error: InvalidRecord) -> None:
         where = (record.topic, record.partition, record.offset)

@@ -5,6 +5,7 @@
             trains     when a batch is full, or has waited batch_wait_s        (learner)
             publishes  after publish_steps steps; with none when decisions waited account_s
             at drain   reads to the ends fixed then, trains what is there, accounts for the rest
+            at freeze  trains nothing and lets a drain wait, until thaw; still decides and publishes
 
 One transaction holds a version, its Steps and the receipts of its account, so a crash anywhere
 loses only work that the next process does again from the same records. ``crash`` is told every
@@ -27,7 +28,7 @@ from services.trainer.answer import Answer, Limits
 from services.trainer.canary import CanaryLine
 from services.trainer.checkpoint import Checkpoints, Crash, Meta
 from services.trainer.intake import Intake
-from services.trainer.learner import Figures, Learner, NonFinite
+from services.trainer.learner import Learner, NonFinite
 from services.trainer.ledger import Ledger, Recovery
 from services.trainer.policy import Policy
 from services.trainer.reader import Reader, count
@@ -122,7 +123,7 @@ class Trainer:
     def turn(self, wait_s: float = 0.2) -> bool:
         """Read, then train or publish if it is time. Returns whether a step was taken."""
         stepped = False
-        full = self._intake.usable >= self._settings.batch_answers
+        full = self._intake.usable >= self._settings.batch_answers and not self._reader.frozen
         if self._reader.read(0.0 if full else wait_s):
             self._drain_ends = self._reader.ends()
             _log.info("draining to=%s", self._drain_ends)
@@ -131,7 +132,9 @@ class Trainer:
         usable, waiting_s = self._intake.usable, self._intake.waiting_s(now_s)
         metrics.HELD.set(usable)
         late = usable >= self._settings.min_answers and waiting_s >= self._settings.batch_wait_s
-        if usable >= self._settings.batch_answers or late:
+        if self._reader.frozen:
+            pass  # what waits is held by the next version
+        elif usable >= self._settings.batch_answers or late:
             self._train(self._intake.take(self._settings.batch_answers))
             stepped = True
         elif self._drain_ends is not None and self._reader.reached(self._drain_ends):
@@ -238,9 +241,6 @@ class Trainer:
         )
         self._steps.append(step)
         self._trained += answers
-        self._show(number, figures)
-
-    def _show(self, number: int, figures: Figures) -> None:
         metrics.stepped(figures)
         shown = " ".join(f"{name}={value:.4g}" for name, value in figures.items())
         _log.info("trained step=%d %s", number, shown)

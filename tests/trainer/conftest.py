@@ -72,9 +72,12 @@ class Mill:
         traffic.put(self.log, trajectories, self.prefix)
 
     def drain(self) -> None:
+        self.order("drain")
+
+    def order(self, command: str, model: str = traffic.MODEL) -> None:
         producer = self.log.producer()
         writer = Writer(producer, Wire(), prefix=self.prefix)
-        order = Command(model=traffic.MODEL, event_time_ms=traffic.TIME_MS, command="drain")
+        order = Command(model=model, event_time_ms=traffic.TIME_MS, command=command)
         writer.write(topics.CONTROL, order)
         producer.flush()
         producer.close()

@@ -1,0 +1,94 @@
+"""Orders on control: freeze, thaw, and what a trainer does not know."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from services.trainer import metrics
+from tailrace import topics
+from tests.trainer.conftest import Mill
+from tests.trainer.traffic import trajectory
+
+
+def orders(word: str) -> float:
+    return float(metrics.COMMANDS.labels(word)._value.get())
+
+
+def test_nothing_is_trained_from_a_freeze_to_its_thaw(mill: Mill) -> None:
+    trainer = mill.trainer()
+    mill.order("freeze")
+    mill.put(*(trajectory(n) for n in range(8)), trajectory(8, reward=None))
+    assert not trainer.turn()
+    mill.clock.now_s += mill.settings.batch_wait_s + mill.settings.account_s
+    assert not trainer.turn()
+    assert mill.steps() == []
+    assert trainer.head.version == 1 and trainer.head.chunks is None, "decisions are published"
+    report = mill.audit()
+    assert report.ok, report.problems
+    assert report.trajectories.in_flight == 8
+    mill.order("thaw")
+    assert trainer.turn()
+    assert [len(step.inputs) for step in mill.steps()] == [8]
+
+
+def test_a_drain_waits_for_the_thaw(mill: Mill) -> None:
+    trainer = mill.trainer()
+    mill.order("freeze")
+    mill.put(*(trajectory(n) for n in range(3)))
+    mill.drain()
+    assert not trainer.turn() and not trainer.turn()
+    mill.order("thaw")
+    assert trainer.turn()
+    assert mill.audit().trajectories.outcomes == {"trained": 3}
+
+
+def test_a_freeze_holds_over_a_restart_and_a_thaw_while_nobody_ran_counts(mill: Mill) -> None:
+    first = mill.trainer()
+    mill.order("freeze")
+    mill.put(*(trajectory(n) for n in range(8)))
+    assert not first.turn()
+    mill.lose(first)
+    second = mill.trainer()
+    assert not second.turn() and not second.turn()
+    assert metrics.FROZEN._value.get() == 1
+    mill.lose(second)
+    mill.order("thaw")
+    third = mill.trainer()
+    assert metrics.FROZEN._value.get() == 0
+    assert third.turn()
+
+
+def test_a_drain_of_the_past_is_past(mill: Mill) -> None:
+    mill.drain()
+    trainer = mill.trainer()
+    mill.put(*(trajectory(n) for n in range(3)))
+    assert not trainer.turn() and not trainer.turn()
+
+
+def test_what_a_trainer_does_not_know_is_said_and_counted(
+    mill: Mill, caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer = mill.trainer()
+    unknown, other, frozen = orders("unknown"), orders("other_model"), orders("freeze")
+    mill.order("rollback")
+    mill.order("freeze", model="another")
+    with caplog.at_level(logging.WARNING):
+        trainer.turn()
+    assert orders("unknown") == unknown + 1 and orders("other_model") == other + 1
+    assert orders("freeze") == frozen
+    said = [record.getMessage() for record in caplog.records]
+    assert any("command ignored" in text and "'rollback'" in text for text in said), said
+    mill.put(*(trajectory(n) for n in range(8)))
+    assert trainer.turn()
+
+
+def test_a_broken_order_does_not_keep_a_freeze_from_being_recalled(mill: Mill) -> None:
+    producer = mill.log.producer()
+    producer.append(topics.CONTROL.name, b"rubbish", key=b"tiny").result(10)
+    producer.close()
+    mill.order("freeze")
+    trainer = mill.trainer()
+    mill.put(*(trajectory(n) for n in range(8)))
+    assert not trainer.turn()
