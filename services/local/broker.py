@@ -88,7 +88,8 @@ class Broker:
         properties = self._write("format.properties", part)
         cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         command = [*self._java(), "kafka.tools.StorageTool", "format"]
-        command += ["-t", cluster_id, "-c", str(properties)]
+        # One word: an id that begins with a dash would be taken for an option.
+        command += [f"--cluster-id={cluster_id}", "-c", str(properties)]
         done = subprocess.run(
             command,
             capture_output=True,

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+import types
+import uuid
 
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 import pytest
 import redis as client_library
 
-from tests.conftest import TestBroker, TestRedis
+from services.local import broker as kafka
+from services.local import jars
+from services.local.ports import free_port
+from tests.conftest import CACHE_DIR, TestBroker, TestRedis
 
 
 @pytest.mark.kafka
@@ -26,6 +31,19 @@ def test_the_broker_takes_a_record_of_six_mebibytes(broker: TestBroker, prefix: 
     )
     assert producer.flush(20) == 0
     assert errors == [None]
+
+
+@pytest.mark.kafka
+def test_a_cluster_id_may_begin_with_a_dash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = kafka.Broker(
+        jars.prepare(CACHE_DIR, print), tmp_path, port=free_port(), controller_port=free_port()
+    )
+    dashed = types.SimpleNamespace(bytes=b"\xf8" + b"\x01" * 15)
+    monkeypatch.setattr(uuid, "uuid4", lambda: dashed)
+    part.prepare()
+    assert "cluster.id=-" in (tmp_path / "data" / "meta.properties").read_text()
 
 
 def test_redis_is_empty_before_each_test(redis: TestRedis) -> None:
