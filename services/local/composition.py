@@ -82,6 +82,8 @@ def compose(settings: Settings, addresses: Addresses, model_dir: Path, token: st
             "threads": min(8, len(trainer)) if trainer is not None else 1,
         },
     }
+    if not settings.kafka:  # nobody else's workers: a killed one has its partitions back at once
+        tables["rewards"] = {"instance": "local"}
     for service in settings.services:
         table = tables.setdefault(service, {})
         if service != "gateway":
