@@ -371,7 +371,7 @@ class Command(Struct, frozen=True, kw_only=True):
     model: str = ""
     event_time_ms: int
     command: str = ""
-    """freeze, thaw, rollback or erase."""
+    """freeze, thaw, drain, rollback or erase."""
     version: int | None = None
     principal: str | None = None
     reason: str | None = None
