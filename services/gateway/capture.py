@@ -23,7 +23,7 @@ import logging
 import sqlite3
 from typing import TypeVar
 
-from services.gateway import metrics, threads
+from services.gateway import drain, metrics, threads
 from services.gateway.event import Event, Losses, SpoolFull, size_of
 from services.gateway.link import Link
 from services.gateway.spool import Spool
@@ -253,10 +253,9 @@ class Capture:
 
     async def _drain_some(self) -> None:
         rows = await self._on_disk(lambda: self._spool.head(_DRAIN_RECORDS))
-        results = await self._link.write_all(rows)
         failed: BaseException | None = None
         acked = []
-        for row, result in zip(rows, results, strict=True):
+        for row, result in await drain.append(self._link, rows):
             if isinstance(result, InvalidRecord | TooLarge):
                 # It would stand before all others for ever.
                 self._give_up(Event(row.topic, row.record, 0, None, row.traceparent), result)
