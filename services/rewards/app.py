@@ -12,6 +12,8 @@ process):
     5 flushed    they have it
     6 committed  the offsets are committed
 
+    revoked, assigned   at the two ends of a rebalance
+
 Delivery is at least once: a kill between any two of these repeats records, and the join repeats
 itself to the byte. An exception that nobody expected ends the process: Faust would acknowledge and
 commit the record.
@@ -246,6 +248,7 @@ class Shell:
     async def _on_revoked(self, app: Any, revoked: set[TP], **_: Any) -> None:
         """All that was read is flushed and committed; joins are made anew after the rebalance."""
         self._joins.clear()
+        self._step("revoked")
 
     async def _on_assigned(self, app: Any, **_: Any) -> None:
         """The table is recovered and nothing is being read: build the joins."""
@@ -271,6 +274,7 @@ class Shell:
         logger.info(
             "assigned partitions=%s values=%d", sorted(assigned), sum(map(len, items.values()))
         )
+        self._step("assigned")
 
     async def _write_tick(self, tick: events.Tick) -> tuple[int, int]:
         key = str(tick.partition)

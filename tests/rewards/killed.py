@@ -1,7 +1,8 @@
 """A reward worker that kills itself at the step named in ``<state_dir>/step``.
 
 It does so at the first such step after a verdict went into the table: something is at stake then.
-``lose changelog`` and ``lose outputs`` let everything through but that, and kill before the commit.
+``assigned`` is the end of its first rebalance, whatever is at stake. ``lose changelog`` and
+``lose outputs`` let everything through but that, and kill before the commit.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from services.rewards.producer import StrictProducer, StrictTransport
 
 settings = tomllib.loads(Path(sys.argv[sys.argv.index("--settings") + 1]).read_text())
 step = (Path(settings["state_dir"]) / "step").read_text()
-armed = False
+armed = step == "assigned"
 
 
 def on_step(name: str) -> None:
