@@ -14,7 +14,7 @@ from services.rewards.facts import Closing, Settled, Verdict, key_of
 from services.rewards.memory import Memory
 from services.rewards.score import Score, score
 from services.rewards.spec import Spec
-from services.rewards.verifiers import Answer
+from services.rewards.verifiers import Answer, Verifiers
 from tailrace import events, ids
 
 RANK = ("joined", "corrected", "late", "unconsented", "replaced", "withdrawn", "orphan")
@@ -27,6 +27,7 @@ class Decider:
     def __init__(self, spec: Spec, memory: Memory, store: facts.Reader, partition: int) -> None:
         self._spec = spec
         self._hash = spec.hash()
+        self._verifiers = Verifiers(spec.verifiers)
         self._memory = memory
         self._store = store
         self._partition = partition
@@ -131,7 +132,7 @@ class Decider:
             finish_reason=output.record.finish_reason,
             tags=prompt.record.tags,
         )
-        return score(self._spec, answer, [heard.fact for heard in said])
+        return score(self._spec, self._verifiers, answer, [heard.fact for heard in said])
 
     def _content(self, entry: Entry) -> tuple[facts.Kept[events.Prompt], facts.Kept[events.Output]]:
         prompt, output = entry.interaction.prompt, entry.output

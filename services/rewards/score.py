@@ -12,8 +12,9 @@ import msgspec
 from msgspec.structs import replace
 
 from services.rewards.facts import FeedbackFact
-from services.rewards.spec import Metric, Spec
-from services.rewards.verifiers import Answer, verify
+from services.rewards.spec import Spec
+from services.rewards.terms import Metric
+from services.rewards.verifiers import Answer, Verifiers
 from tailrace.events import Component
 
 
@@ -24,7 +25,7 @@ class Score(msgspec.Struct, frozen=True):
     components: list[Component]
 
 
-def score(spec: Spec, answer: Answer, said: list[FeedbackFact]) -> Score:
+def score(spec: Spec, verifiers: Verifiers, answer: Answer, said: list[FeedbackFact]) -> Score:
     """The reward of an answer.
 
     The weighted mean (or sum) of the terms that have a value, within the spec's bounds. Where the
@@ -36,8 +37,7 @@ def score(spec: Spec, answer: Answer, said: list[FeedbackFact]) -> Score:
         components.append(Component(name=name, value=value, weight=metric.weight, reason=reason))
     heard = any(c.value is not None for c in components)
     for name, verifier in spec.verifiers.items():
-        passed, reason = verify(verifier, answer)
-        value = None if passed is None else verifier.passed if passed else verifier.failed
+        value, reason = verifiers.verify(name, answer)
         components.append(Component(name=name, value=value, weight=verifier.weight, reason=reason))
     if spec.metrics and not heard:
         return Score(spec.default_reward, components)

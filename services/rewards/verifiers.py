@@ -1,10 +1,13 @@
-"""Pure verifiers: what an answer is worth by itself. Bounded: text is cut, nothing is fetched.
+"""Pure verifiers: what an answer is worth by itself. Bounded: text is cut, nothing is fetched,
+patterns are matched in time linear in the text.
 
-Called by score; parameters come checked from spec.
+:func:`compiled` is called for each verifier when a spec is read, so that a wrong one is refused
+there; score asks :class:`Verifiers`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
 import json
 import logging
 import re
@@ -12,11 +15,15 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from services.rewards.spec import Verifier
+from services.rewards.terms import Verifier
 
 logger = logging.getLogger(__name__)
 MAX_CHARACTERS = 20_000
+MAX_PROGRAM = 1000
+"""Instructions of a compiled pattern: with the text's length, they bound the time it takes."""
 _NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?(?:[eE][-+]?\d{1,3})?")
+Verdict = tuple[float | None, str | None]
+"""How far an answer passes, from 0.0 to 1.0; or None and why that cannot be said."""
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,20 +35,50 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     tags: dict[str, str]
 
 
-def verify(verifier: Verifier, answer: Answer) -> tuple[bool | None, str | None]:
-    """Whether the answer passes; None and a reason where that cannot be said. Never raises."""
-    try:
-        return _verify(verifier, answer)
-    except Exception as error:  # users write the answers, and libraries raise what they will
-        logger.warning("verifier failed kind=%s error=%r", verifier.kind, error)
-        return None, "verifier_error"
+class Verifiers:
+    """The verifiers of a spec, by name. Raises ValueError where one cannot be made."""
+
+    def __init__(self, verifiers: Mapping[str, Verifier]) -> None:
+        self._verifiers = verifiers
+        self._checks = {name: compiled(one) for name, one in verifiers.items()}
+
+    def verify(self, name: str, answer: Answer) -> Verdict:
+        """What an answer is worth to one verifier, between its failed and passed. Never raises."""
+        verifier = self._verifiers[name]
+        try:
+            share, reason = _verify(verifier, self._checks[name], answer)
+        except Exception as error:  # users write the answers, and libraries raise what they will
+            logger.warning("verifier failed name=%s error=%r", name, error)
+            return None, "verifier_error"
+        if share is None:
+            return None, reason
+        return verifier.failed + share * (verifier.passed - verifier.failed), None
 
 
-def _verify(verifier: Verifier, answer: Answer) -> tuple[bool | None, str | None]:
+Check = Callable[[str], bool]
+
+
+def compiled(verifier: Verifier) -> Check | None:
+    """The check of a text that a pattern or a schema makes; None for the other kinds.
+
+    Raises ValueError saying what is wrong with them.
+    """
+    if verifier.kind == "regex":
+        if verifier.pattern is None:
+            raise ValueError("a regex verifier needs one")
+        return _pattern(verifier.pattern)
+    if verifier.kind == "json_schema":
+        if verifier.schema is None:
+            raise ValueError("a json_schema verifier needs one")
+        return _schema(verifier.schema)
+    return None
+
+
+def _verify(verifier: Verifier, check: Check | None, answer: Answer) -> Verdict:
     if verifier.kind == "finished":
         if answer.finish_reason is None:
             return None, "no_finish_reason"
-        return answer.finish_reason in ("stop", "tool_calls"), None
+        return float(answer.finish_reason in ("stop", "tool_calls")), None
     if verifier.kind == "length" and verifier.unit == "tokens":
         if answer.tokens is None:
             return None, "no_tokens"
@@ -53,42 +90,135 @@ def _verify(verifier: Verifier, answer: Answer) -> tuple[bool | None, str | None
         return _within(verifier, len(answer.text.split()) if words else len(answer.text)), None
     if len(answer.text) > MAX_CHARACTERS:
         return None, "too_long"
-    if verifier.kind == "regex":
-        assert verifier.pattern is not None
-        return re.search(verifier.pattern, answer.text) is not None, None
-    if verifier.kind == "json_schema":
-        return _matches_schema(verifier, answer.text), None
+    if check is not None:
+        return float(check(answer.text)), None
     expected = answer.tags.get(verifier.answer_tag)
     if expected is None:
         return None, "no_expected_answer"
     if verifier.kind == "exact":
-        return answer.text.strip() == expected.strip(), None
+        return float(answer.text.strip() == expected.strip()), None
     wanted, given = _last_number(expected), _last_number(answer.text)
     if wanted is None:
         return None, "no_expected_answer"
-    return given is not None and abs(given - wanted) <= verifier.tolerance, None
+    return float(given is not None and abs(given - wanted) <= verifier.tolerance), None
 
 
-def _within(verifier: Verifier, length: int) -> bool:
-    return verifier.min <= length and (verifier.max is None or length <= verifier.max)
+def _within(verifier: Verifier, length: int) -> float:
+    beyond = max(verifier.min - length, 0)
+    if verifier.max is not None:
+        beyond = max(beyond, length - verifier.max)
+    if not beyond:
+        return 1.0
+    return max(0.0, 1.0 - beyond / verifier.slope) if verifier.slope > 0 else 0.0
 
 
-def _matches_schema(verifier: Verifier, text: str) -> bool:
+def _pattern(pattern: str) -> Check:
+    import re2  # type: ignore[import-untyped]
+
+    options = re2.Options()
+    options.log_errors = False
+    options.never_capture = True
+    try:
+        expression = re2.compile(pattern, options)
+    except re2.error as error:
+        said = error.args[0]
+        raise ValueError(said.decode() if isinstance(said, bytes) else str(said)) from None
+    if expression.programsize > MAX_PROGRAM:
+        raise ValueError(f"too large: {expression.programsize} instructions of {MAX_PROGRAM}")
+    return lambda text: expression.search(text) is not None
+
+
+def _schema(schema: dict[str, Any]) -> Check:
     import jsonschema
     import referencing
 
+    base = jsonschema.Draft202012Validator
     try:
-        document: Any = json.loads(text, parse_constant=_refuse)
-    except (ValueError, RecursionError):
-        return False
-    # An empty registry: a $ref to elsewhere fails, it is never fetched.
-    validator = jsonschema.Draft202012Validator(
-        verifier.schema or {}, registry=referencing.Registry()
+        base.check_schema(schema)
+    except jsonschema.SchemaError as error:
+        raise ValueError(error.message) from None
+    patterns = {pattern: _pattern(pattern) for pattern in _patterns_in(schema)}
+    if any("unevaluatedProperties" in one for one in _tables_in(schema)) and any(
+        "patternProperties" in one for one in _tables_in(schema)
+    ):
+        raise ValueError("unevaluatedProperties and patternProperties do not go together here")
+
+    def matches(validator: Any, pattern: str, instance: Any, _: Any) -> Iterator[Any]:
+        if validator.is_type(instance, "string") and not patterns[pattern](instance):
+            yield jsonschema.ValidationError("pattern")
+
+    def properties(validator: Any, given: dict[str, Any], instance: Any, _: Any) -> Iterator[Any]:
+        if validator.is_type(instance, "object"):
+            for pattern, inner in given.items():
+                for key, value in instance.items():
+                    if patterns[pattern](key):
+                        yield from validator.descend(value, inner)
+
+    def additional(validator: Any, given: Any, instance: Any, table: Any) -> Iterator[Any]:
+        if validator.is_type(instance, "object"):
+            known = [patterns[pattern] for pattern in table.get("patternProperties", ())]
+            for key, value in instance.items():
+                if key not in table.get("properties", ()) and not any(one(key) for one in known):
+                    yield from validator.descend(value, given)
+
+    def unique(validator: Any, wanted: bool, instance: Any, _: Any) -> Iterator[Any]:
+        if wanted and validator.is_type(instance, "array"):
+            if len({_hashable(item) for item in instance}) < len(instance):
+                yield jsonschema.ValidationError("uniqueItems")
+
+    # The library's own pattern keywords backtrack, and its uniqueItems is quadratic.
+    bounded = jsonschema.validators.extend(
+        base,
+        {
+            "pattern": matches,
+            "patternProperties": properties,
+            "additionalProperties": additional,
+            "uniqueItems": unique,
+        },
     )
-    try:
-        return bool(validator.is_valid(document))
-    except (referencing.exceptions.Unresolvable, RecursionError):
-        return False
+    # An empty registry: a $ref to elsewhere fails, it is never fetched.
+    validator = bounded(schema, registry=referencing.Registry())
+
+    def check(text: str) -> bool:
+        try:
+            document: Any = json.loads(text, parse_constant=_refuse)
+        except (ValueError, RecursionError):
+            return False
+        try:
+            return bool(validator.is_valid(document))
+        except (referencing.exceptions.Unresolvable, RecursionError):
+            return False
+
+    return check
+
+
+def _tables_in(schema: Any) -> Iterator[dict[str, Any]]:
+    """A schema and all that may be one inside it."""
+    if isinstance(schema, list):
+        for part in schema:
+            yield from _tables_in(part)
+    elif isinstance(schema, dict):
+        yield schema
+        for key, part in schema.items():
+            if key not in ("const", "enum", "default", "examples"):
+                yield from _tables_in(part)
+
+
+def _patterns_in(schema: dict[str, Any]) -> Iterator[str]:
+    for table in _tables_in(schema):
+        if isinstance(table.get("pattern"), str):
+            yield table["pattern"]
+        if isinstance(table.get("patternProperties"), dict):
+            yield from table["patternProperties"]
+
+
+def _hashable(value: Any) -> Any:
+    """A key that is equal where JSON values are: 1 is 1.0 and is not true."""
+    if isinstance(value, dict):
+        return frozenset((key, _hashable(part)) for key, part in value.items())
+    if isinstance(value, list):
+        return tuple(_hashable(part) for part in value)
+    return (type(value) is bool, value)
 
 
 def _refuse(constant: str) -> NoReturn:

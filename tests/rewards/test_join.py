@@ -5,7 +5,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from services.rewards.spec import Metric, Spec
+from services.rewards.spec import Spec
+from services.rewards.terms import Metric
 from tailrace import events, ids
 from tests.rewards.history import History, Result, interaction_of, read_in_order
 

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 import pytest
 
-from services.rewards.spec import Metric, Spec
+from services.rewards.spec import Spec
+from services.rewards.terms import Metric
 from tailrace import ids
 from tests.rewards.history import HOUR_MS, History, interaction_of, read_in_order, read_wildly
 

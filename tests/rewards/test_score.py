@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import math
+import time
 
 from hypothesis import given
 from hypothesis import strategies as st
 import pytest
 
+from services.rewards import score as scoring
 from services.rewards.facts import FeedbackFact
-from services.rewards.score import score
-from services.rewards.spec import Metric, Spec, Verifier, parse
-from services.rewards.verifiers import Answer, verify
+from services.rewards.score import Score
+from services.rewards.spec import Spec, parse
+from services.rewards.terms import Metric, Verifier
+from services.rewards.verifiers import Answer, Verifiers
 
 
 def said(metric: str, **fields: object) -> FeedbackFact:
     return FeedbackFact(offset=0, time_ms=0, feedback_id="x", metric=metric, **fields)  # type: ignore[arg-type]
+
+
+def score(spec: Spec, answer: Answer, said: list[FeedbackFact]) -> Score:
+    return scoring.score(spec, Verifiers(spec.verifiers), answer, said)
+
+
+def verify(verifier: Verifier, answer: Answer) -> tuple[float | None, str | None]:
+    return Verifiers({"one": verifier}).verify("one", answer)
 
 
 def answer(text: str | None = "four 4", **fields: object) -> Answer:
@@ -75,6 +86,13 @@ def test_the_largest_doubles_are_no_reward(combine: str, one: float, other: floa
     assert [c.reason for c in result.components] == ["not_finite", "not_finite"]
 
 
+CLOSED = {
+    "patternProperties": {"^x": {"pattern": "a"}},
+    "properties": {"y": True},
+    "additionalProperties": False,
+}
+
+
 @pytest.mark.parametrize(
     ("verifier", "text", "verdict"),
     [
@@ -94,12 +112,21 @@ def test_the_largest_doubles_are_no_reward(combine: str, one: float, other: floa
         (Verifier(kind="json_schema", schema={"multipleOf": 0.5}), "-Infinity", False),
         (Verifier(kind="json_schema", schema={"multipleOf": 0.5}), "NaN", False),
         (Verifier(kind="json_schema", schema={"multipleOf": 0.5}), "1.5", True),
+        (Verifier(kind="json_schema", schema={"uniqueItems": True}), "[1, true, {}, [1]]", True),
+        (
+            Verifier(kind="json_schema", schema={"uniqueItems": True}),
+            '[{"a": 1}, {"a": 1.0}]',
+            False,
+        ),
+        (Verifier(kind="json_schema", schema=CLOSED), '{"x1": "ab", "y": 3}', True),
+        (Verifier(kind="json_schema", schema=CLOSED), '{"x1": "cd", "y": 3}', False),
+        (Verifier(kind="json_schema", schema=CLOSED), '{"x1": "ab", "z": 3}', False),
         (Verifier(kind="regex", pattern="x"), None, None),
         (Verifier(kind="regex", pattern="x"), "x" * 30_000, None),
     ],
 )
 def test_verdicts(verifier: Verifier, text: str | None, verdict: bool | None) -> None:
-    assert verify(verifier, answer(text))[0] is verdict
+    assert verify(verifier, answer(text))[0] == verdict
 
 
 @pytest.mark.parametrize(
@@ -113,9 +140,41 @@ def test_no_answer_breaks_a_verifier(text: str) -> None:
         Verifier(kind="regex", pattern="x"),
     ]
     for verifier in verifiers:
-        assert verify(verifier, answer(text[:20_000]))[0] in (None, False)
+        assert verify(verifier, answer(text[:20_000]))[0] in (None, 0.0)
 
 
 def test_a_verifier_that_breaks_says_nothing() -> None:
     verifier = Verifier(kind="json_schema", schema={"multipleOf": 0.1})
     assert verify(verifier, answer("1e999")) == (None, "verifier_error")
+
+
+@pytest.mark.parametrize("pattern", ["(a|a)*b", ".*.*.*x", "(a+)+b", "^(a?){50}a{50}$"])
+def test_no_pattern_takes_long(pattern: str) -> None:
+    text = "a" * 20_000
+    schemas = [
+        {"pattern": pattern},
+        {"patternProperties": {pattern: True}, "additionalProperties": False},
+    ]
+    for verifier, said_so in [
+        (Verifier(kind="regex", pattern=pattern), text),
+        (Verifier(kind="json_schema", schema=schemas[0]), f'"{text[2:]}"'),
+        (Verifier(kind="json_schema", schema=schemas[1]), f'{{"{text[10:]}": 1}}'),
+    ]:
+        check = Verifiers({"one": verifier})
+        began_s = time.process_time()
+        assert check.verify("one", answer(said_so)) == (0.0, None)
+        assert time.process_time() - began_s < 0.05
+
+
+def test_many_items_are_told_apart_at_once() -> None:
+    verifier = Verifier(kind="json_schema", schema={"uniqueItems": True})
+    text = "[" + ",".join(f'{{"a":{n}}}' for n in range(1800)) + "]"
+    began_s = time.process_time()
+    assert verify(verifier, answer(text)) == (1.0, None)
+    assert time.process_time() - began_s < 0.5
+
+
+def test_a_length_may_fall_off_slowly() -> None:
+    verifier = Verifier(kind="length", min=2, max=4, slope=4, passed=1.0, failed=-1.0)
+    worth = [verify(verifier, answer("word " * n))[0] for n in (1, 2, 4, 5, 6, 8, 30)]
+    assert worth == [0.5, 1.0, 1.0, 0.5, 0.0, -1.0, -1.0]

@@ -41,7 +41,30 @@ def test_the_hash_covers_the_meaning_not_the_text() -> None:
         ("[metrics.a]\naggregate = 'median'", 2, "metrics.a.aggregate"),
         ("[verifiers.a]\nkind = 'regex'", 1, "verifiers.a.pattern"),
         ("[verifiers.a]\nkind = 'regex'\npattern = '('", 3, "verifiers.a.pattern"),
-        ("[verifiers.a]\nkind = 'regex'\npattern = '(a+)+b'", 3, "verifiers.a.pattern"),
+        ("[verifiers.a]\nkind = 'regex'\npattern = '(?=a)'", 3, "verifiers.a.pattern"),
+        ("[verifiers.a]\nkind = 'regex'\npattern = '(a)\\1'", 3, "verifiers.a.pattern"),
+        ("[verifiers.a]\nkind = 'regex'\npattern = 'a{999}b{999}'", 3, "verifiers.a.pattern"),
+        (
+            "[verifiers.a]\nkind = 'json_schema'\nschema = {pattern = '(?=a)'}",
+            3,
+            "verifiers.a.schema",
+        ),
+        (
+            "[verifiers.a]\nkind = 'json_schema'\n"
+            "schema = {items = {patternProperties = {'(?=a)' = true}}}",
+            3,
+            "verifiers.a.schema",
+        ),
+        (
+            "[verifiers.a]\nkind = 'json_schema'\n"
+            "schema = {unevaluatedProperties = false, patternProperties = {a = true}}",
+            3,
+            "verifiers.a.schema",
+        ),
+        ("[verifiers.a]\nkind = 'length'\nslope = -1", 3, "verifiers.a.slope"),
+        ("[metrics.a]\ncategories = { x = inf }", 2, "metrics.a.categories"),
+        ("clip = [0, inf]", 1, "clip"),
+        ("[metrics.'']\nweight = 1", 1, "metrics."),
         ("[verifiers.a]\nkind = 'json_schema'\nschema = {type = 3}", 3, "verifiers.a.schema"),
         ("[verifiers.a]\nkind = 'oracle'", 2, "verifiers.a.kind"),
         ("metrics = 3", 1, "metrics"),
