@@ -20,6 +20,7 @@ import msgspec
 import prometheus_client
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -29,12 +30,14 @@ from services.gateway import errors, metrics, requests, sampling, shapes
 from services.gateway.capture import Capture
 from services.gateway.chat import Interaction
 from services.gateway.engine import Engine
+from services.gateway.entrance import Entrance, Origins
 from services.gateway.errors import ApiError
 from services.gateway.fate import Fate
 from services.gateway.inbox import Inbox
 from services.gateway.run import ClientLeft, EventStream, Run, events, unless_left
 from services.gateway.settings import Settings
 from services.gateway.tokenizer import Tokenizer
+from services.gateway.tokens import Tokens
 from tailrace import ids, topics
 from tailrace.errors import InvalidRecord
 
@@ -55,6 +58,7 @@ class Gateway:
         engine: Engine,
         capture: Capture,
         fate: Fate,
+        tokens: Tokens,
         now_ms: Callable[[], int],
         step: Callable[[int], None] = lambda number: None,
     ) -> None:
@@ -67,8 +71,11 @@ class Gateway:
         self._fate = fate
         self._now_ms = now_ms
         self._keys = callers.Keys(settings.keys)
+        self._entrance = Entrance(
+            self._keys, tokens, max_bytes=settings.max_body_bytes, now_ms=now_ms
+        )
         self._inbox = Inbox(
-            keys=self._keys,
+            entrance=self._entrance,
             capture=capture,
             fate=fate,
             kinds=settings.metrics,
@@ -87,6 +94,7 @@ class Gateway:
                 Route("/v1/models", self.models, methods=["GET"]),
                 Route("/v1/models/{name:path}", self.model, methods=["GET"]),
                 Route("/v1/feedback", self._inbox.give, methods=["POST"]),
+                Route("/v1/feedback/tokens", self._entrance.issue, methods=["POST"]),
                 Route("/v1/feedback/{feedback_id}", self._inbox.look, methods=["GET"]),
                 Route("/v1/feedback/{feedback_id}", self._inbox.retract, methods=["DELETE"]),
                 Route("/healthz", self.healthy, methods=["GET"]),
@@ -99,6 +107,9 @@ class Gateway:
                 HTTPException: errors.on_not_found,
                 Exception: errors.on_bug,
             },
+            middleware=[Middleware(Origins, self._settings.origins)]
+            if self._settings.origins
+            else None,
             lifespan=self._life,
         )
 
@@ -176,14 +187,18 @@ class Gateway:
             streamed=bool(body.stream),
             now_ms=now_ms,
         )
-        self._capture.offer(topics.PROMPTS, interaction.prompt, terms.traceparent)
-        metrics.OVERHEAD_S.observe(time.perf_counter() - begun_s)
-        deltas = self._engine.generate(token_ids, how.engine, stream=bool(body.stream))
-        run = Run(interaction, deltas, self._capture, self._now_ms)
         headers = {
             "x-tailrace-interaction-id": interaction.interaction_id,
             "x-tailrace-session": terms.session,
         }
+        if request.headers.get("x-tailrace-feedback-token", "").lower() in callers.TRUE:
+            headers["x-tailrace-feedback-token"] = self._entrance.token(
+                interaction.interaction_id, caller, terms.user
+            )
+        self._capture.offer(topics.PROMPTS, interaction.prompt, terms.traceparent)
+        metrics.OVERHEAD_S.observe(time.perf_counter() - begun_s)
+        deltas = self._engine.generate(token_ids, how.engine, stream=bool(body.stream))
+        run = Run(interaction, deltas, self._capture, self._now_ms)
         handed_on = False
         try:
             if body.stream:

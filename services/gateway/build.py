@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
+import re
 import time
 
 from services.gateway.app import Gateway
@@ -14,10 +16,14 @@ from services.gateway.link import Link
 from services.gateway.settings import Settings
 from services.gateway.spool import Spool
 from services.gateway.tokenizer import Tokenizer
+from services.gateway.tokens import Tokens, made_key
+from tailrace.errors import SettingsError
 from tailrace.log.base import Log
 from tailrace.log.kafka import KafkaLog
 from tailrace.stream import Writer, publish_schemas
 from tailrace.wire import Wire
+
+_ORIGIN = re.compile(r"https?://[^/\s]+")
 
 
 def build(
@@ -31,9 +37,13 @@ def build(
 
     ``log``: None for the Kafka that the settings name. ``step``: see Capture and Gateway.
 
-    Raises SettingsError without a tokenizer, sqlite3.Error or OSError when the spool cannot be
-    used (another gateway has it), InvalidRecord when a key's tenant is malformed.
+    Raises SettingsError without a tokenizer or for settings that cannot work, sqlite3.Error or
+    OSError when the spool cannot be used (another gateway has it), InvalidRecord when a key's
+    tenant is malformed.
     """
+    for origin in settings.origins:
+        if origin != "*" and _ORIGIN.fullmatch(origin) is None:
+            raise SettingsError(f"gateway: origins: {origin!r} is not like https://app.example.com")
     tokenizer = Tokenizer(settings.model_dir)
     if log is None:
         log = KafkaLog(settings.kafka, delivery_timeout_s=settings.ack_s)
@@ -44,9 +54,8 @@ def build(
         wire = Wire(settings.registry)
         return Writer(kafka.producer(), wire, prefix=settings.prefix, source="gateway")
 
-    spool = Spool(
-        settings.state_dir / "gateway" / "spool.sqlite", Wire(), max_bytes=settings.spool_bytes
-    )
+    folder = settings.state_dir / "gateway"
+    spool = Spool(folder / "spool.sqlite", Wire(), max_bytes=settings.spool_bytes)
     gateway = Gateway(
         settings,
         tokenizer=tokenizer,
@@ -64,6 +73,7 @@ def build(
             ttl_s=settings.fate_ttl_s,
             now_s=time.monotonic,
         ),
+        tokens=_tokens(settings, folder / "token.key", now_ms),
         now_ms=now_ms,
         step=step,
     )
@@ -77,3 +87,11 @@ def build(
             ttl_s=settings.fate_ttl_s,
         )
     return gateway, fold
+
+
+def _tokens(settings: Settings, file: Path, now_ms: Callable[[], int]) -> Tokens:
+    keys = [key.encode() for key in settings.token_keys] or [made_key(file)]
+    try:
+        return Tokens(keys, ttl_s=settings.token_ttl_s, now_ms=now_ms)
+    except ValueError as error:
+        raise SettingsError(f"gateway: token_keys, token_ttl_s: {error}") from None

@@ -18,10 +18,11 @@ from starlette.requests import Request
 from services.gateway import metrics
 from services.gateway.errors import ApiError, invalid
 from services.gateway.requests import Body
+from services.gateway.tokens import Grant
 from tailrace import ids
 
 DEFAULT_TENANT = "default"
-_TRUE = ("true", "1", "yes")
+TRUE = ("true", "1", "yes")
 _FALSE = ("false", "0", "no")
 _TRACEPARENT = re.compile(
     r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
@@ -31,10 +32,12 @@ _NAME_CHARACTERS = 1024
 
 
 class Caller(msgspec.Struct, frozen=True):
-    """Who the API key says it is."""
+    """Who the API key or the browser token says it is."""
 
     tenant: str
     principal: str | None
+    grant: Grant | None = None
+    """Of a browser token: nothing beyond it is allowed. None: the caller has a key."""
 
 
 class Terms(msgspec.Struct, frozen=True, kw_only=True):
@@ -122,7 +125,7 @@ _NAMES = ("session", "user", "learn", "task")
 def _learn(text: str | None, default: bool) -> bool:
     if text is None:
         return default
-    if text.lower() in _TRUE:
+    if text.lower() in TRUE:
         return True
     if text.lower() in _FALSE:
         return False

@@ -17,6 +17,7 @@ import msgspec
 
 from services.gateway.caller import Caller
 from services.gateway.errors import ApiError, invalid
+from services.gateway.tokens import Grant
 from tailrace import feedback_json, ids
 from tailrace.errors import InvalidRecord
 from tailrace.events import Feedback
@@ -63,13 +64,14 @@ def read(
 def retraction(feedback_id: str, caller: Caller, *, user: str | None, now_ms: int) -> Feedback:
     """The record that takes a feedback back; the same one for each attempt.
 
-    Raises ForeignTenant, InvalidRecord for a malformed id.
+    Raises ForeignTenant, InvalidRecord for a malformed id, ApiError (403) for what a token does not
+    allow.
     """
     feedback_id = claim(feedback_id, caller.tenant)
     subject = ids.subject_of(feedback_id)
     token = f"retract-{uuid.uuid5(_RETRACTIONS, feedback_id).hex}"
     interaction = ids.is_interaction(subject)
-    return Feedback(
+    record = Feedback(
         feedback_id=ids.feedback_of(subject, token),
         interaction_id=subject if interaction else None,
         session_id=None if interaction else subject,
@@ -80,6 +82,9 @@ def retraction(feedback_id: str, caller: Caller, *, user: str | None, now_ms: in
         principal=caller.principal,
         user=user,
     )
+    if caller.grant is not None:
+        record = msgspec.structs.replace(record, user=_granted(record, caller.grant, user))
+    return record
 
 
 def claim(any_id: str, tenant: str) -> str:
@@ -92,6 +97,12 @@ def claim(any_id: str, tenant: str) -> str:
     if ids.tenant_of(any_id) != tenant:
         raise ForeignTenant(f"{any_id!r} is not of tenant {tenant!r}")
     return any_id
+
+
+def check_turn(interaction: str, now_ms: int) -> None:
+    """Raises InvalidRecord for an interaction that cannot have happened."""
+    if not _FIRST_MS <= ids.turn_time_ms(interaction) <= now_ms + _SKEW_MS:
+        raise InvalidRecord("impossible", f"{interaction!r} cannot have happened")
 
 
 def digest(record: Feedback) -> str:
@@ -118,8 +129,11 @@ def _one(
     except InvalidRecord as error:
         status = 403 if isinstance(error, ForeignTenant) else 400
         raise ApiError(status, str(error), code=error.reason) from None
+    user = record.user or user
+    if caller.grant is not None:
+        user = _granted(record, caller.grant, user)
     return msgspec.structs.replace(
-        record, tenant=caller.tenant, principal=caller.principal, user=record.user or user
+        record, tenant=caller.tenant, principal=caller.principal, user=user
     )
 
 
@@ -140,15 +154,28 @@ def _claimed(document: Any, tenant: str) -> Any:
     return document
 
 
+def _granted(record: Feedback, grant: Grant, user: str | None) -> str | None:
+    """The user of a record that came by a token. Raises ApiError (403) for what the token does not
+    allow."""
+    for named in (record.interaction_id, record.replaces):
+        if named is not None and named.partition("!")[0] != grant.interaction:
+            raise ApiError(403, "the token is for another interaction", code="token_subject")
+    if record.interaction_id is None:
+        raise ApiError(403, "the token is for one interaction", code="token_subject")
+    if record.action == "set" and grant.metrics is not None and record.metric not in grant.metrics:
+        raise ApiError(403, f"the token is not for {record.metric}", code="token_metric")
+    if user is not None and user != grant.user:
+        raise ApiError(403, "the token is for another user", code="token_user")
+    return grant.user
+
+
 def _check(record: Feedback, kinds: Mapping[str, str], now_ms: int) -> None:
     if record.source not in _SOURCES or record.grader is not None:
         raise InvalidRecord("source", f"source is one of {', '.join(_SOURCES)}")
     if not 0 <= record.choice <= _LARGEST_CHOICE:
         raise InvalidRecord("choice", f"choice is between 0 and {_LARGEST_CHOICE}")
     if record.interaction_id is not None:
-        begun_ms = ids.turn_time_ms(record.interaction_id)
-        if not _FIRST_MS <= begun_ms <= now_ms + _SKEW_MS:
-            raise InvalidRecord("impossible", f"{record.interaction_id!r} cannot have happened")
+        check_turn(record.interaction_id, now_ms)
     wanted = kinds.get(record.metric or "")
     if record.action == "set" and wanted is not None and record.kind != wanted:
         raise InvalidRecord("value", f"{record.metric} is {wanted}, not {record.kind}")

@@ -15,8 +15,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from services.gateway import feedback, requests
-from services.gateway.caller import Keys, traceparent
+from services.gateway.caller import traceparent
 from services.gateway.capture import Capture
+from services.gateway.entrance import Entrance
 from services.gateway.errors import ApiError
 from services.gateway.event import SpoolFull
 from services.gateway.fate import Fate, Unavailable
@@ -33,7 +34,7 @@ class Inbox:
     def __init__(
         self,
         *,
-        keys: Keys,
+        entrance: Entrance,
         capture: Capture,
         fate: Fate,
         kinds: Mapping[str, str],
@@ -43,7 +44,7 @@ class Inbox:
     ) -> None:
         """``kinds``: metric to kind. ``step`` is told the numbered points at which a test may end
         the process: 2 feedback is durable, not answered; 3 it is answered."""
-        self._keys = keys
+        self._entrance = entrance
         self._capture = capture
         self._fate = fate
         self._kinds = kinds
@@ -53,7 +54,7 @@ class Inbox:
 
     async def give(self, request: Request) -> Response:
         """POST /v1/feedback: 202 when Kafka or the disk has it."""
-        caller = self._keys.caller(request)
+        caller = self._entrance.caller(request)
         records, many = feedback.read(
             await requests.read(request, self._max_bytes),
             caller,
@@ -67,7 +68,7 @@ class Inbox:
 
     async def retract(self, request: Request) -> Response:
         """DELETE /v1/feedback/{id}: a feedback that takes another back."""
-        caller = self._keys.caller(request)
+        caller = self._entrance.caller(request)
         record = feedback.retraction(
             request.path_params["feedback_id"],
             caller,
@@ -122,9 +123,11 @@ class Inbox:
 
     async def look(self, request: Request) -> Response:
         """GET /v1/feedback/{id}: what became of it."""
-        caller = self._keys.caller(request)
+        caller = self._entrance.caller(request)
         feedback_id = feedback.claim(request.path_params["feedback_id"], caller.tenant)
-        ids.subject_of(feedback_id)
+        subject = ids.subject_of(feedback_id)
+        if caller.grant is not None and subject != caller.grant.interaction:
+            raise ApiError(403, "the token is for another interaction", code="token_subject")
         try:
             known = await self._fate.look(feedback_id)
         except Unavailable:

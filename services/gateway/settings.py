@@ -26,6 +26,13 @@ class Settings(Common, frozen=True, kw_only=True):
     """Whether an interaction may be trained on when the request does not say."""
     keys: dict[str, str] = {}
     """API key to tenant. Empty: no authentication, everybody is tenant ``default``."""
+    token_keys: tuple[str, ...] = ()
+    """Secrets of 16 bytes or more for browser tokens: the first signs, all verify. Several gateways
+    must share them. Empty: one is made at the first start, in ``state_dir``/gateway/token.key."""
+    token_ttl_s: int = 3 * 3600
+    """How long a browser token lasts that asks for nothing else; 7 days at most."""
+    origins: tuple[str, ...] = ()
+    """Origins (https://app.example.com) whose pages may call the feedback routes. Empty: none."""
     metrics: dict[str, str] = {}
     """Feedback metric to the kind of its values (boolean, number, category, comment,
     demonstration); feedback of another kind is refused. Metrics not named here are not checked."""
