@@ -29,7 +29,9 @@ from tailrace.events import Feedback
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 Client = Any  # redis.asyncio.Redis, whose own types and stubs disagree
-Claim = Literal["new", "accepted", "conflict", "unknown"]
+Claim = Literal["new", "begun", "accepted", "conflict", "unknown"]
+"""Of an id: first seen; seen with the same body, not yet durable; durable; seen with another body;
+Redis does not say."""
 _TIMEOUT_S = 0.5
 _REST_S = 1.0
 _TRAINED = ("trained", "compensated")
@@ -91,24 +93,25 @@ class Fate:
         self._now_s = now_s
         self._rests_until_s = 0.0
 
-    async def claim(self, record: Feedback) -> Claim:
-        """Whether this id was seen: ``accepted`` with the same body, ``conflict`` with another."""
-        key, mark = self._names.feedback(record.feedback_id), digest(record)
+    async def claim_all(self, records: Sequence[Feedback]) -> list[Claim]:
+        """Whether each id was seen, in one round trip. The ids differ."""
+        marks = [digest(record) for record in records]
 
         async def call(client: Client) -> list[Any]:
             pipe = client.pipeline(transaction=True)
-            pipe.hsetnx(key, "digest", mark)
-            pipe.hmget(key, ["digest", "accepted"])
-            pipe.expire(key, self._ttl_s)
+            for record, mark in zip(records, marks, strict=True):
+                key = self._names.feedback(record.feedback_id)
+                pipe.hsetnx(key, "digest", mark)
+                pipe.hmget(key, ["digest", "accepted"])
+                pipe.expire(key, self._ttl_s)
             return cast(list[Any], await pipe.execute())
 
         try:
-            _, (known, accepted), _ = await self._call("claim", call)
+            answers = await self._call("claim", call)
         except Unavailable:
-            return "unknown"
-        if known != mark:
-            return "conflict"
-        return "accepted" if accepted else "new"
+            return ["unknown"] * len(records)
+        triples = zip(answers[::3], answers[1::3], marks, strict=True)
+        return [_claim(bool(first), known, mark) for first, known, mark in triples]
 
     async def accepted(self, records: Sequence[Feedback], now_ms: int) -> None:
         """Note that these are durable. Says nothing when Redis is away."""
@@ -201,6 +204,13 @@ class Fate:
             metrics.REDIS_ERRORS.labels(use).inc()
             log.warning("redis failed use=%s error=%r", use, error)
             raise Unavailable from None
+
+
+def _claim(first: bool, known: list[str | None], mark: str) -> Claim:
+    said, accepted = known
+    if said != mark:
+        return "conflict"
+    return "accepted" if accepted else "new" if first else "begun"
 
 
 async def _await(value: Any) -> Any:

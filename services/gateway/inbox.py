@@ -81,36 +81,31 @@ class Inbox:
     async def _keep(self, records: list[Feedback], trace: str | None) -> None:
         """Make it durable. Raises ApiError (409 for an id with another body, 503 when full), or
         InvalidRecord."""
-        fresh: dict[str, Feedback] = {}
+        said: dict[str, Feedback] = {}
         for record in records:
-            known = fresh.get(record.feedback_id)
-            claim = await self._fate.claim(record)
-            if claim == "conflict" or (
-                known is not None and feedback.digest(known) != feedback.digest(record)
-            ):
-                await self._fate.release(list(fresh.values()))
-                raise ApiError(
-                    409,
-                    f"feedback {record.feedback_id!r} was given before, with another body",
-                    code="conflict",
-                    param="feedback_id",
-                )
-            if claim != "accepted":
-                fresh[record.feedback_id] = record
-        if not fresh:
-            return
+            first = said.setdefault(record.feedback_id, record)
+            if first is not record and feedback.digest(first) != feedback.digest(record):
+                raise _conflict(record)
+        claims = dict(zip(said, await self._fate.claim_all(list(said.values())), strict=True))
+        claimed = [said[name] for name, claim in claims.items() if claim == "new"]
+        fresh = [said[name] for name, claim in claims.items() if claim != "accepted"]
         try:
-            await self._capture.keep(list(fresh.values()), trace)
-        except InvalidRecord:
-            await self._fate.release(list(fresh.values()))
-            raise
+            for name, claim in claims.items():
+                if claim == "conflict":
+                    raise _conflict(said[name])
+            if not fresh:
+                return
+            await self._capture.keep(fresh, trace)
         except SpoolFull as error:
-            await self._fate.release(list(fresh.values()))
+            await self._fate.release(claimed)
             raise ApiError(
                 503, f"feedback cannot be kept now: {error}", code="spool_full", headers=_RETRY
             ) from None
+        except (ApiError, InvalidRecord):
+            await self._fate.release(claimed)
+            raise
         self._step(2)
-        await self._fate.accepted(list(fresh.values()), self._now_ms())
+        await self._fate.accepted(fresh, self._now_ms())
 
     def _accepted(self, answer: Any) -> Response:
         async def answered() -> None:
@@ -137,3 +132,12 @@ class Inbox:
         if known is None:
             raise ApiError(404, f"nothing is known of {feedback_id!r}", code="feedback_not_found")
         return Response(msgspec.json.encode(known), media_type="application/json")
+
+
+def _conflict(record: Feedback) -> ApiError:
+    return ApiError(
+        409,
+        f"feedback {record.feedback_id!r} was given before, with another body",
+        code="conflict",
+        param="feedback_id",
+    )

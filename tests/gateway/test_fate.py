@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import redis as redis_library
+from redis.asyncio.client import Pipeline
 
 from services.gateway.fold import Fold
 from tailrace import events, topics
@@ -221,3 +222,49 @@ def test_a_refused_array_claims_no_ids(start, redis, log):
     assert gateway.http.post("/v1/feedback", json=array).status_code == 409
     changed = said | {"feedback_id": "new", "value": False}
     assert gateway.http.post("/v1/feedback", json=changed).status_code == 202
+
+
+def test_an_array_of_a_thousand_takes_two_round_trips(start, redis, log, monkeypatch):
+    gateway = start(redis=redis.url)
+    said = {"metric_name": "thumbs", "value": True, "inference_id": gateway.chat().id}
+    array = [said | {"feedback_id": str(number)} for number in range(1000)]
+    trips = []
+    execute = Pipeline.execute
+
+    async def counted(pipe, *args, **named):
+        trips.append(len(pipe))
+        return await execute(pipe, *args, **named)
+
+    monkeypatch.setattr(Pipeline, "execute", counted)
+    assert gateway.http.post("/v1/feedback", json=array).status_code == 202
+    assert len(trips) == 2
+    gateway.records(topics.FEEDBACK, 1000)
+    assert gateway.http.post("/v1/feedback", json=array).status_code == 202
+    assert len(trips) == 3
+    assert len(gateway.records(topics.FEEDBACK, 1000)) == 1000
+
+
+def test_an_array_that_contradicts_itself_asks_and_claims_nothing(start, redis, log):
+    gateway = start(redis=redis.url)
+    said = {"metric_name": "thumbs", "value": True, "inference_id": gateway.chat().id}
+    array = [said | {"feedback_id": name} for name in ("a", "b", "b")]
+    array[2] |= {"value": False}
+    assert gateway.http.post("/v1/feedback", json=array).status_code == 409
+    assert gateway.http.post("/v1/feedback", json=array[::2]).status_code == 202
+
+
+def test_the_same_body_by_another_key_is_the_same(start, redis, log):
+    gateway = start(redis=redis.url, keys={"sk-old": "acme", "sk-new": "acme"})
+    old, new = ({"authorization": f"Bearer {key}"} for key in ("sk-old", "sk-new"))
+    turn = gateway.chat(extra_headers=old).id
+    said = {"metric_name": "thumbs", "value": True, "inference_id": turn, "feedback_id": "mine"}
+
+    def give(document, headers):
+        return gateway.http.post("/v1/feedback", json=document, headers=headers).status_code
+
+    assert give(said, old) == 202
+    assert give(said, new) == 202
+    asked = gateway.http.post("/v1/feedback/tokens", json={"inference_id": turn}, headers=new)
+    assert give(said, {"authorization": f"Bearer {asked.json()['token']}"}) == 202
+    assert give(said | {"value": False}, new) == 409
+    assert len(gateway.records(topics.FEEDBACK, 1)) == 1
