@@ -35,6 +35,7 @@ from services.rewards.join import Join
 from services.rewards.metrics import Metrics
 from services.rewards.offsets import KINDS, Offsets
 from services.rewards.producer import StrictTransport, die
+from services.rewards.progress import Progress
 from services.rewards.settings import Settings
 from services.rewards.spec import Spec
 from services.rewards.stall import Stall, Stalled
@@ -70,6 +71,7 @@ class Shell:
         self._spec = spec
         self._metrics = metrics
         self._step = step
+        self._progress = Progress(metrics)
         self._prefix = settings.prefix
         self._partitions = prepare(log, settings.prefix)
         self._wire = Wire(settings.registry)
@@ -102,9 +104,11 @@ class Shell:
         ticking = asyncio.ensure_future(self._upkeep.run())
         stall = Stall(self._settings.stall_s)
         while not stop.is_set():
-            recovering = self.app.tables.recovery.active_stats() if self.app.in_recovery else None
+            recovery = self.app.tables.recovery
+            values_left = recovery.active_remaining_total() if self.app.in_recovery else None
+            self._progress.see(values_left)
             try:
-                stall.see("recovery", recovering and str(recovering))
+                stall.see("recovery", values_left)
             except Stalled as error:
                 die("the table does not recover", error)
             if self.app.crashed:
@@ -122,7 +126,7 @@ class Shell:
     def ready(self) -> str | None:
         """Why this worker cannot join just now; None: it can."""
         if self.app.rebalancing or self.app.in_recovery:
-            return "rebalancing"
+            return self._progress.reason() or "rebalancing"
         return self._upkeep.blocked() if self._joins else "no partitions"
 
     def _raw(self, *names: str) -> Any:

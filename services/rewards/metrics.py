@@ -46,6 +46,11 @@ class Metrics:
             "Ticks whose ends have not been read yet",
             registry=registry,
         )
+        self.recovery_values = Gauge(
+            "tailrace_rewards_recovery_values",
+            "Values of the table that are still to be read from its changelog",
+            registry=registry,
+        )
         self.lag = Gauge(
             "tailrace_rewards_lag_records",
             "Records between the position and the end when the clock last asked",
