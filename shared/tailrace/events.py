@@ -140,7 +140,7 @@ class Feedback(Struct, frozen=True, kw_only=True):
     number: float | None = None
     category: str | None = None
     preferred_over: str | None = None
-    """A choice or a turn of the same session."""
+    """The answer that lost, a choice or a turn of the same session: :func:`ids.other_answer`."""
     action: str = "set"
     """``set`` or ``retract``."""
     replaces: str | None = None
@@ -162,6 +162,7 @@ class Component(Struct, frozen=True, kw_only=True):
     """None: the term had nothing to say, for ``reason``."""
     weight: float | None = None
     reason: str | None = None
+    """Why there is no value, or what was done to it (``discounted 0.81``)."""
 
 
 class TrajectoryContent(Struct, frozen=True, kw_only=True):
@@ -172,6 +173,8 @@ class TrajectoryContent(Struct, frozen=True, kw_only=True):
     message: str | None = None
     token_ids: bytes | None = None
     logprobs: bytes | None = None
+    demonstration: str | None = None
+    """What the answer should have been: the newest standing edit of it."""
 
 
 class Trajectory(Struct, frozen=True, kw_only=True):
@@ -189,6 +192,8 @@ class Trajectory(Struct, frozen=True, kw_only=True):
     reward_spec: str | None = None
     """Hash of the reward spec that made the reward."""
     feedback_ids: list[str] = []
+    preferred_over: list[str] = []
+    """The answers (``<interaction>/<choice>``) that standing preferences put below this one."""
     tenant: str | None = None
     principal: str | None = None
     user: str | None = None

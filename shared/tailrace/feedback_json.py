@@ -8,26 +8,39 @@ inference_id       interaction_id
 episode_id         session_id
 metric_name        metric; ``comment`` and ``demonstration`` also name the kind
 value              true/false: boolean; a number: number; text: the comment, the
-                   demonstration, or else a category
+                   demonstration, or else a category; of a preference absent or true
+kind               kind, where the value does not say it: a text that is a comment or a
+                   demonstration. One that the value contradicts is refused
+preferred_over     preferred_over, the answer that lost: a choice, an interaction, or
+                   ``<interaction>/<choice>`` of the same session; the kind is preference
 choice, tags, replaces, action, source, grader, user, event_time_ms: as they are
 =================  ====================================================================
 
 A retraction (``"action": "retract"``) names its target in ``replaces`` and needs no value.
+On the topic, what the body leaves out may be in the record's CloudEvents attributes: a feedback_id
+in ``id``, event_time_ms in ``time``, the interaction or session in ``subject``.
+
+:func:`same` is the one notion of two records that say the same, here, in the gateway and in the
+rewards process.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+import hashlib
 import math
 from typing import Annotated, Any
 
 import msgspec
 
-from tailrace import ids
+from tailrace import cloudevents, ids
 from tailrace.errors import InvalidRecord
 from tailrace.events import Feedback, FeedbackContent
 
+KINDS = ("boolean", "number", "category", "comment", "demonstration", "preference")
+MEDIA_TYPES = (b"application/json", cloudevents.STRUCTURED)
 _TEXTS = ("comment", "demonstration")
+_SORTED = msgspec.msgpack.Encoder(order="sorted")
 _Natural = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 
 
@@ -37,6 +50,8 @@ class _Document(msgspec.Struct, forbid_unknown_fields=True):
     inference_id: str | None = None
     episode_id: str | None = None
     feedback_id: str | None = None
+    kind: str | None = None
+    preferred_over: str | None = None
     choice: _Natural = 0
     tags: dict[str, str] = {}
     replaces: str | None = None
@@ -47,20 +62,37 @@ class _Document(msgspec.Struct, forbid_unknown_fields=True):
     event_time_ms: _Natural | None = None
 
 
-def decode(value: bytes, *, now_ms: int) -> Feedback:
-    """One feedback record from JSON bytes. Raises InvalidRecord saying what is wrong."""
-    try:
-        document = msgspec.json.decode(value)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise InvalidRecord("json", str(error)) from None
+def decode(value: bytes, *, now_ms: int, headers: Mapping[str, bytes] | None = None) -> Feedback:
+    """One feedback record from JSON bytes. ``headers``: the record's; CloudEvents are honoured.
+
+    Raises InvalidRecord saying what is wrong.
+    """
+    headers, body = cloudevents.opened(value, headers or {})
+    if isinstance(body, dict):
+        document: Any = body
+    else:
+        try:
+            document = msgspec.json.decode(body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise InvalidRecord("json", str(error)) from None
+    if isinstance(document, dict):
+        document = _completed(document, headers)
     return from_document(document, now_ms=now_ms)
+
+
+def same(record: Feedback) -> bytes:
+    """16 bytes of what was said: equal for two records that differ in their event time or in the
+    key that authenticated them alone, as a retry may."""
+    said = msgspec.structs.replace(record, event_time_ms=0, principal=None)
+    return hashlib.blake2b(_SORTED.encode(said), digest_size=16).digest()
 
 
 def from_document(document: Any, *, now_ms: int) -> Feedback:
     """One feedback record from a decoded JSON object.
 
     Raises InvalidRecord: unknown or wrongly typed key, both or neither of inference_id and
-    episode_id, no feedback_id, a value that is missing or not finite, a malformed id.
+    episode_id, no feedback_id, a value that is missing, not finite or not of its kind, a malformed
+    id.
     """
     if not isinstance(document, Mapping):
         raise InvalidRecord("json", "feedback is a JSON object")
@@ -72,7 +104,7 @@ def from_document(document: Any, *, now_ms: int) -> Feedback:
     if subject is None or (given.inference_id and given.episode_id):
         raise InvalidRecord("subject", "name one of inference_id and episode_id")
     ids.session_of(subject)
-    if bool(given.inference_id) != ids.is_interaction(subject):
+    if "!" in subject or bool(given.inference_id) != ids.is_interaction(subject):
         raise InvalidRecord("subject", f"{subject!r} is not what its key says it is")
     if given.feedback_id is None:
         raise InvalidRecord("id", "feedback_id is missing")
@@ -102,24 +134,74 @@ def from_document(document: Any, *, now_ms: int) -> Feedback:
     return msgspec.structs.replace(record, **_value(given))
 
 
+def _completed(document: dict[str, Any], headers: Mapping[str, bytes]) -> dict[str, Any]:
+    """The document with what its event says and it does not."""
+    document = dict(document)
+    subject = document.get("inference_id") or document.get("episode_id")
+    if subject is None and (subject := cloudevents.attribute(headers, "subject")) is not None:
+        document["inference_id" if ids.is_interaction(subject) else "episode_id"] = subject
+    event_id = cloudevents.attribute(headers, "id")
+    if document.get("feedback_id") is None and event_id and isinstance(subject, str):
+        source = cloudevents.attribute(headers, "source") or ""
+        document["feedback_id"] = ids.feedback_of_event(subject, source, event_id)
+    if document.get("event_time_ms") is None:
+        document["event_time_ms"] = cloudevents.time_ms(headers)
+    return document
+
+
 def _value(given: _Document) -> dict[str, Any]:
-    value, metric = given.value, given.metric_name
-    if metric in _TEXTS and not isinstance(value, str):
-        raise InvalidRecord("value", f"the value of {metric} is text")
-    match value:
-        case None:
+    """What was said, as the fields of Feedback that hold it."""
+    value = given.value
+    kind = given.kind or _kind(given)
+    if kind not in KINDS:
+        raise InvalidRecord("kind", f"{kind!r} is none of {', '.join(KINDS)}")
+    if (kind == "preference") != (given.preferred_over is not None):
+        raise InvalidRecord(
+            "preferred_over", "a preference, and nothing else, names what it is over"
+        )
+    if kind == "preference":
+        if not (value is None or value is True):
+            raise InvalidRecord("value", "a preference has no value of its own")
+        return {"kind": kind, "preferred_over": _loser(given)}
+    match kind, value:
+        case _, None:
             raise InvalidRecord("value", "value is missing")
-        case bool():
-            return {"kind": "boolean", "boolean": value}
-        case int() | float():
+        case "boolean", bool():
+            return {"kind": kind, "boolean": value}
+        case "number", (int() | float()) if not isinstance(value, bool):
             try:
                 number = float(value)
             except OverflowError:
                 number = math.inf
             if not math.isfinite(number):
                 raise InvalidRecord("value", "a number must be finite")
-            return {"kind": "number", "number": number}
-        case str() if metric in _TEXTS:
-            return {"kind": metric, "content": FeedbackContent(text=value)}
-        case _:
-            return {"kind": "category", "category": value}
+            return {"kind": kind, "number": number}
+        case "category", str():
+            return {"kind": kind, "category": value}
+        case (("comment" | "demonstration"), str()):
+            return {"kind": kind, "content": FeedbackContent(text=value)}
+    wanted = "text" if kind in (*_TEXTS, "category") else f"a {kind}"
+    raise InvalidRecord("value", f"the value of a {kind} is {wanted}")
+
+
+def _kind(given: _Document) -> str:
+    if given.preferred_over is not None:
+        return "preference"
+    if given.metric_name in _TEXTS:
+        return given.metric_name
+    match given.value:
+        case bool():
+            return "boolean"
+        case int() | float():
+            return "number"
+    return "category"
+
+
+def _loser(given: _Document) -> str:
+    if given.inference_id is None:
+        raise InvalidRecord("preferred_over", "a preference is about an interaction")
+    assert given.preferred_over is not None
+    loser = ids.other_answer(given.inference_id, given.preferred_over)
+    if loser == (given.inference_id, given.choice):
+        raise InvalidRecord("preferred_over", "an answer cannot be preferred over itself")
+    return given.preferred_over

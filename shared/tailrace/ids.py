@@ -23,6 +23,9 @@ _TURN = re.compile(r"[0-9A-HJKMNP-TV-Z]{13}")
 _TOKEN = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _TURN_RANDOM_BITS = 20
+_CHOICE = re.compile(r"[0-9]{1,3}")
+MAX_CHOICES = 128
+"""Answers of one request: choices are 0 to one less."""
 _NAMESPACE = uuid.UUID("6f1d1b52-7f0e-5c55-9e0d-6a7461696c72")
 
 
@@ -100,6 +103,20 @@ def feedback_of(subject: str, token: str) -> str:
     return f"{subject}!{tail}"
 
 
+def feedback_of_event(subject: str, source: str, event_id: str) -> str:
+    """The feedback id of a CloudEvent that names none: its own id where that can be a token or is
+    a full id of the subject, else one derived from ``source`` and id. Made again it is the same.
+
+    >>> feedback_of_event("acme:chat-1", "/app", "7")
+    'acme:chat-1!7'
+    """
+    head, mark, tail = event_id.rpartition("!")
+    if _TOKEN.fullmatch(tail) and head == (subject if mark else ""):
+        return f"{subject}!{tail}"
+    derived = uuid.uuid5(_NAMESPACE, f"{source}\x1f{event_id}")
+    return f"{subject}!{derived.hex}"
+
+
 def subject_of(feedback: str) -> str:
     """The interaction or session that a feedback id names. Raises InvalidRecord when malformed."""
     subject, mark, token = feedback.partition("!")
@@ -130,6 +147,37 @@ def session_of(any_id: str) -> str:
 def tenant_of(any_id: str) -> str:
     """The tenant that an id belongs to. Raises InvalidRecord when malformed."""
     return session_of(any_id).partition(":")[0]
+
+
+def answer(interaction: str, choice: int) -> str:
+    """The name of one answer: ``<interaction>/<choice>``."""
+    return f"{interaction}/{choice}"
+
+
+def other_answer(interaction: str, text: str) -> tuple[str, int]:
+    """The interaction and choice that ``Feedback.preferred_over`` names, said of ``interaction``.
+
+    A number is a choice of the same interaction, an interaction id its choice 0, and there is
+    :func:`answer`. Raises InvalidRecord (``preferred_over``) when it is malformed, of another
+    session, or no choice from 0 to 127.
+
+    >>> other_answer("acme:chat-1~01HF7YAT00000", "1")
+    ('acme:chat-1~01HF7YAT00000', 1)
+    """
+    other, slash, choice = text.rpartition("/")
+    if not slash:
+        other, choice = (interaction, text) if _CHOICE.fullmatch(text) else (text, "0")
+    if not (_CHOICE.fullmatch(choice) and int(choice) < MAX_CHOICES):
+        raise InvalidRecord("preferred_over", f"{text!r}: a choice is 0 to {MAX_CHOICES - 1}")
+    try:
+        session = session_of(other)
+    except InvalidRecord as error:
+        raise InvalidRecord("preferred_over", f"{text!r} is no answer: {error}") from None
+    if not is_interaction(other) or "!" in other:
+        raise InvalidRecord("preferred_over", f"{text!r} is no answer")
+    if session != session_of(interaction):
+        raise InvalidRecord("preferred_over", f"{text!r} is of another session")
+    return other, int(choice)
 
 
 def is_interaction(any_id: str) -> bool:

@@ -1,8 +1,8 @@
 """Read a topic as typed events: watch it, or replay a stretch of it.
 
-    for record, event in tailrace.read("feedback", since="-1h"):        # to the end of now
+    for record, event in tailrace.read("feedback", since="1h"):        # to the end of now
     for record, event in tailrace.read("alarms", follow=True):          # for ever
-    for record, event in tailrace.read("outputs", since="2026-11-20T12:00Z", until="-5m"):
+    for record, event in tailrace.read("outputs", since="2026-11-20T12:00Z", until="5m"):
 
 Order holds within a partition only. Nothing is committed: every reader sees everything.
 """
@@ -46,9 +46,10 @@ def read(
 ) -> Iterator[Item]:
     """Every record of ``topic`` (its name without prefix), by append time.
 
-    ``since`` and ``until``: ``"-10m"`` (s, m, h, d ago), an ISO 8601 time, milliseconds since 1970;
-    ``since`` None: from the oldest record, or, when following, from now. ``follow`` goes on past
-    the end until ``stop()``. ``log`` stands in for ``kafka``, and is not closed.
+    ``since`` and ``until``: ``"10m"`` (s, m, h, d ago; ``"-10m"`` too), an ISO 8601 time,
+    milliseconds since 1970; ``since`` None: from the oldest record, or, when following, from now.
+    ``follow`` goes on past the end until ``stop()``. ``log`` stands in for ``kafka``, and is not
+    closed.
 
     Raises ValueError for an unknown topic or time, LogError when the broker does not answer.
     """
@@ -119,14 +120,14 @@ def topic_named(name: str) -> Topic:
 def moment_ms(moment: str | int, now_ms: int) -> int:
     """Milliseconds since 1970 of a moment as :func:`read` takes it. Raises ValueError.
 
-    >>> moment_ms("-10m", 3_600_000)
-    3000000
+    >>> moment_ms("10m", 3_600_000), moment_ms("-10m", 3_600_000)
+    (3000000, 3000000)
     >>> moment_ms("1970-01-01T00:00:01Z", 0)
     1000
     """
     if isinstance(moment, int):
         return moment
-    if ago := re.fullmatch(r"-(\d+)([smhd])", moment):
+    if ago := re.fullmatch(r"-?(\d+)([smhd])", moment):
         return now_ms - int(ago[1]) * _UNITS_S[ago[2]] * 1000
     if moment.isdigit():
         return int(moment)
@@ -134,7 +135,7 @@ def moment_ms(moment: str | int, now_ms: int) -> int:
         when = datetime.fromisoformat(moment)
     except ValueError:
         raise ValueError(
-            f"{moment!r} is no time: -10m, 2026-11-20T12:00Z or milliseconds"
+            f"{moment!r} is no time: 10m (ago), 2026-11-20T12:00Z or milliseconds"
         ) from None
     return int((when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp() * 1000)
 

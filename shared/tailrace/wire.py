@@ -1,10 +1,9 @@
 """Records to bytes and back.
 
 Avro single-object encoding: ``C3 01``, the schema's CRC-64 fingerprint (8 bytes, little-endian),
-the
-body. With a schema registry: Confluent's ``00``, schema id (4 bytes, big-endian), the body.
-Feedback may
-also be JSON (header ``content-type: application/json``), see :mod:`tailrace.feedback_json`.
+the body. With a schema registry: Confluent's ``00``, schema id (4 bytes, big-endian), the body.
+Feedback may also be JSON (header ``content-type: application/json``, or a structured CloudEvent),
+see :mod:`tailrace.feedback_json`.
 
 A :class:`Wire` knows all past schemas of this distribution; others it is taught from the
 ``schemas`` topic by :class:`tailrace.stream.Decoder`.
@@ -22,6 +21,7 @@ import fastavro
 import msgspec
 
 from tailrace import events, feedback_json, schemas
+from tailrace.cloudevents import media_type
 from tailrace.errors import InvalidRecord, LogError, UnknownSchema
 
 MARKER = b"\xc3\x01"
@@ -92,9 +92,9 @@ class Wire:
         """
         if value is None:
             raise InvalidRecord("empty", f"a {kind.__name__} record without a value")
-        media = (headers or {}).get("content-type", b"").split(b";")[0].strip()
-        if kind is events.Feedback and media == b"application/json":
-            return feedback_json.decode(value, now_ms=time_ms)  # type: ignore[return-value]
+        if kind is events.Feedback and media_type(headers or {}) in feedback_json.MEDIA_TYPES:
+            feedback = feedback_json.decode(value, now_ms=time_ms, headers=headers)
+            return feedback  # type: ignore[return-value]
         writer, start = self._writer_of(value)
         if writer.get("name", "").rpartition(".")[2] != kind.__name__:
             raise InvalidRecord("wrong_record", f"{writer.get('name')} where {kind.__name__} goes")

@@ -128,9 +128,16 @@ def test_every_version_reads_every_other():
         written, wanted = schemas.load(name)[writer], schemas.load(name)[reader]
         example = plain(samples.SAMPLES[name, writer], written)
         got = read(written, wanted, example)
-        assert {k: got[k] for k in example.keys() & got.keys()} == {
-            k: example[k] for k in example.keys() & got.keys()
-        }
+        assert common(got, example) == common(example, got), (name, writer, reader)
+
+
+def common(value, other):
+    """What of ``value`` is in a record that may lack some of its fields, nested ones too."""
+    if isinstance(value, dict) and isinstance(other, dict):
+        return {k: common(value[k], other[k]) for k in value.keys() & other.keys()}
+    if isinstance(value, list) and isinstance(other, list) and len(value) == len(other):
+        return [common(one, two) for one, two in zip(value, other, strict=True)]
+    return value
 
 
 def plain(sample: events.Struct, schema) -> dict:
@@ -209,7 +216,10 @@ def test_golden_bytes_decode_to_what_they_were(name, version):
 def test_a_sample_leaves_no_field_at_its_default(name, version):
     """So that the golden bytes hold something of every field."""
     sample = samples.SAMPLES[name, version]
+    known = {field["name"] for field in schemas.load(name)[version]["fields"]}
     for field in msgspec.structs.fields(type(sample)):
+        if field.name not in known:
+            continue
         if field.default is not msgspec.NODEFAULT:
             assert getattr(sample, field.name) != field.default, field.name
         elif field.default_factory is not msgspec.NODEFAULT:

@@ -82,7 +82,7 @@ def test_moments() -> None:
     noon = int(datetime(2026, 11, 20, 12, tzinfo=UTC).timestamp() * 1000)
     assert moment_ms("2026-11-20T12:00", 0) == moment_ms("2026-11-20T12:00Z", 0) == noon
     assert moment_ms(str(noon), 0) == moment_ms(noon, 0) == noon
-    assert moment_ms("-2h", noon) == noon - 7_200_000
+    assert moment_ms("2h", noon) == moment_ms("-2h", noon) == noon - 7_200_000
     with pytest.raises(ValueError, match="'tomorrow' is no time"):
         moment_ms("tomorrow", 0)
 

@@ -124,3 +124,54 @@ def test_a_trajectory_id_never_changes():
     """Logs written before hold these."""
     made = ids.trajectory("default:s~01HF7YAT00000", 0, ["default:s~01HF7YAT00000!a"])
     assert made == "dffdf4fb-a56b-5a3e-9b04-6ce5cc34dc2b"
+
+
+TURN, OTHER = "acme:chat~01HF7YAT00000", "acme:chat~01HF7YAT11111"
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("0", (TURN, 0)),
+        ("127", (TURN, 127)),
+        (OTHER, (OTHER, 0)),
+        (f"{OTHER}/3", (OTHER, 3)),
+        (ids.answer(TURN, 5), (TURN, 5)),
+    ],
+)
+def test_another_answer_of_the_session(text, answer):
+    assert ids.other_answer(TURN, text) == answer
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "/",
+        "/1",
+        "-1",
+        "128",
+        "1.0",
+        "\u0663",
+        "acme:chat",
+        f"{OTHER}/",
+        f"{OTHER}/128",
+        f"{OTHER}/x",
+        f"{OTHER}!f",
+        f"{OTHER}!f/1",
+        "acme:other~01HF7YAT00000",
+        "other:chat~01HF7YAT00000",
+    ],
+)
+def test_what_is_no_answer_of_the_session(text):
+    with pytest.raises(InvalidRecord) as refused:
+        ids.other_answer(TURN, text)
+    assert refused.value.reason == "preferred_over"
+
+
+@given(st.text(max_size=40))
+def test_any_text_is_an_answer_or_refused(text):
+    try:
+        ids.other_answer(TURN, text)
+    except InvalidRecord as error:
+        assert error.reason == "preferred_over"

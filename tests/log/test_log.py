@@ -238,3 +238,27 @@ def test_several_threads_may_append(room):
     for partition in range(3):
         records = drain(room.consumer({(room.topic, partition): 0}), 100)
         assert [int(r.value) for r in records] == list(range(100))
+
+
+def test_a_topic_says_how_long_it_keeps(room):
+    from tailrace import topics
+
+    assert room.log.retention_ms(room.topic) == topics.OUTPUTS.retention_ms
+    assert room.log.retention_ms(room.steps) is None
+    room.log.create([topics.SCHEMAS], prefix=room.prefix)
+    assert room.log.retention_ms(named(topics.SCHEMAS, room.prefix)) is None
+    with pytest.raises(LogError):
+        room.log.retention_ms(room.prefix + "nothing")
+
+
+def test_a_group_is_forgotten(room):
+    group = room.prefix + "readers"
+    room.log.forget_group(group)
+    consumer = room.consumer({(room.topic, 0): 0}, group=group)
+    consumer.commit(room.topic, {0: 3})
+    other = room.consumer({(room.topic, 0): 0}, group=group + "-other")
+    other.commit(room.topic, {0: 4})
+    consumer.close()
+    room.log.forget_group(group)
+    assert room.consumer(group=group).committed(room.topic, [0]) == {}
+    assert room.consumer(group=group + "-other").committed(room.topic, [0]) == {0: 4}

@@ -127,6 +127,14 @@ class Log(Protocol):
     def delete_before(self, topic: str, offsets: Mapping[int, int]) -> None:
         """Move low watermarks up."""
 
+    def retention_ms(self, topic: str) -> int | None:
+        """How long a topic keeps its records; None: for ever. Raises LogError when it is not
+        there."""
+
+    def forget_group(self, group: str) -> None:
+        """Drop what a group committed. Nothing to do where it never did; raises LogError while it
+        has members."""
+
     def producer(self, *, transactional_id: str | None = None) -> Producer:
         """A new producer."""
 

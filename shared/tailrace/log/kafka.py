@@ -97,6 +97,27 @@ class KafkaLog:
             except ck.KafkaException as error:
                 refuse(error, f"delete records of {topic}")
 
+    def retention_ms(self, topic: str) -> int | None:
+        self.partitions(topic)  # says that a topic is not there; describing it would not
+        resource = admin.ConfigResource(admin.ResourceType.TOPIC, topic)
+        (done,) = self._admin.describe_configs([resource]).values()
+        try:
+            config = done.result(REQUEST_TIMEOUT_S)
+        except ck.KafkaException as error:
+            refuse(error, f"configuration of {topic}")
+        if "delete" not in str(config["cleanup.policy"].value):
+            return None
+        kept_ms = int(str(config["retention.ms"].value))
+        return None if kept_ms < 0 else kept_ms
+
+    def forget_group(self, group: str) -> None:
+        (done,) = self._admin.delete_consumer_groups([group]).values()
+        try:
+            done.result(REQUEST_TIMEOUT_S)
+        except ck.KafkaException as error:
+            if error.args[0].code() != ck.KafkaError.GROUP_ID_NOT_FOUND:
+                refuse(error, f"forget group {group}")
+
     def producer(self, *, transactional_id: str | None = None) -> KafkaProducer:
         return KafkaProducer(self._config, transactional_id, self._delivery_timeout_s)
 

@@ -44,6 +44,7 @@ class MemoryLog:
     def __init__(self, clock_ms: Callable[[], int] | None = None) -> None:
         self._clock_ms = clock_ms or (lambda: time.time_ns() // 1_000_000)
         self._topics: dict[str, list[_Partition]] = {}
+        self._retentions_ms: dict[str, int | None] = {}
         self._committed: dict[tuple[str, str, int], int] = {}
         self._epochs: dict[str, int] = {}
         self._changed = threading.Condition(threading.RLock())
@@ -53,8 +54,10 @@ class MemoryLog:
     ) -> None:
         with self._changed:
             for topic in topics:
-                count = topic.partitions(session_partitions)
-                self._topics.setdefault(named(topic, prefix), [_Partition() for _ in range(count)])
+                name, count = named(topic, prefix), topic.partitions(session_partitions)
+                self._topics.setdefault(name, [_Partition() for _ in range(count)])
+                kept_ms = topic.retention_ms if topic.cleanup == "delete" else None
+                self._retentions_ms.setdefault(name, kept_ms)
 
     def partitions(self, topic: str) -> int:
         return len(self._partitions(topic))
@@ -86,6 +89,15 @@ class MemoryLog:
             for number, offset in offsets.items():
                 partition = self._partitions(topic)[number]
                 partition.start = max(partition.start, min(offset, len(partition.entries)))
+
+    def retention_ms(self, topic: str) -> int | None:
+        self._partitions(topic)
+        return self._retentions_ms[topic]
+
+    def forget_group(self, group: str) -> None:
+        with self._changed:
+            for committed in [c for c in self._committed if c[0] == group]:
+                del self._committed[committed]
 
     def producer(self, *, transactional_id: str | None = None) -> MemoryProducer:
         return MemoryProducer(self, transactional_id)
