@@ -1,0 +1,350 @@
+"""One grader over a log in memory: what it grades, what it skips, where it begins again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+import pytest
+
+from services.graders import pairing
+from services.graders.grader import Answers, Grader
+from services.graders.item import Item, Verdict, drawn
+from services.graders.spec import Function
+from tailrace import events, ids, topics
+from tailrace.errors import LogError
+from tailrace.log.memory import MemoryLog
+from tailrace.stream import Decoder, Writer
+from tailrace.topics import named
+from tests.graders.scene import NOW_MS, PARTITIONS, WIRE, Room
+
+
+class ByHand:
+    """A worker that grades when and as it is told."""
+
+    def __init__(self, answers: Answers, room: int = 100) -> None:
+        self.room, self.answers = room, answers
+        self.items: list[Item] = []
+
+    def give(self, item: Item) -> None:
+        self.items.append(item)
+
+    def say(self, number: float | None = 0.5, reason: str | None = None, at: int = 0) -> Item:
+        item = self.items.pop(at)
+        self.answers.put(item, Verdict(number, reason))
+        return item
+
+    def close(self) -> None:
+        """Nothing runs."""
+
+
+class Scene:
+    """A room, a clock and a grader that can be started again."""
+
+    def __init__(self, **spec: Any) -> None:
+        self.now_ms = NOW_MS
+        self.log = MemoryLog(lambda: self.now_ms)
+        self.room = Room(self.log)
+        self.spec = Function(file="x.py", function="reward", metric="polite", **spec)
+        self.start()
+
+    def start(self, reached: Callable[[int], None] = lambda step: None, room: int = 100) -> None:
+        answers = Answers()
+        self.worker = ByHand(answers, room)
+        self.grader = Grader(
+            "polite",
+            self.spec,
+            "0123456789ab",
+            self.worker,
+            answers,
+            self.log,
+            Decoder(self.log, WIRE),
+            Writer(self.log.producer(), WIRE),
+            clock_ms=lambda: self.now_ms,
+            reached=reached,
+        )
+
+    def step(self, rounds: int = 3) -> None:
+        for _ in range(rounds):
+            self.grader.step(0.0)
+
+
+def skipped(reason: str) -> float:
+    from services.graders.metrics import SKIPPED
+
+    return SKIPPED.labels("polite", reason)._value.get()
+
+
+def test_a_grade_becomes_feedback() -> None:
+    scene = Scene()
+    interaction = scene.room.turn("so", tags={"solution": "2"}, task="sums")
+    scene.step()
+    item = scene.worker.say(0.75)
+    assert (item.question, item.answer) == ("why?", "so")
+    assert item.columns == {"solution": "2", "task": "sums", "finish_reason": None}
+    scene.step()
+    (said,) = scene.room.feedback()
+    assert said.feedback_id == f"{interaction}!polite.0.0123456789ab"
+    assert (said.interaction_id, said.choice, said.tenant) == (interaction, 0, "default")
+    assert (said.kind, said.metric, said.number) == ("number", "polite", 0.75)
+    assert (said.source, said.grader) == ("grader", "polite")
+
+
+def test_each_choice_has_its_own() -> None:
+    scene = Scene()
+    interaction = scene.room.name()
+    scene.room.ask(interaction)
+    for choice in (0, 1):
+        scene.room.say(interaction, f"a{choice}", choice=choice)
+    scene.step()
+    scene.worker.say(0.0)
+    scene.worker.say(1.0)
+    scene.step()
+    assert {(f.choice, f.number) for f in scene.room.feedback()} == {(0, 0.0), (1, 1.0)}
+
+
+def test_an_output_may_come_before_its_prompt() -> None:
+    scene = Scene()
+    interaction = scene.room.name()
+    scene.room.say(interaction)
+    scene.step()
+    assert not scene.worker.items
+    scene.room.ask(interaction)
+    scene.step()
+    assert [item.interaction_id for item in scene.worker.items] == [interaction]
+
+
+def test_an_output_whose_prompt_never_comes_is_given_up() -> None:
+    scene = Scene()
+    scene.room.say(scene.room.name())
+    before = skipped("no_prompt")
+    scene.step()
+    assert scene.grader.lag == 1
+    scene.now_ms += pairing.WAIT_MS
+    scene.step()
+    scene.grader.commit()
+    assert skipped("no_prompt") == before + 1
+    assert scene.grader.lag == 0
+
+
+SKIPS: dict[str, dict[str, Any]] = {
+    "no_consent": {"prompt": {"learn": None}},
+    "error": {"output": {"error": "the engine died"}},
+    "no_content": {"output": {"content": None}},
+    "undecodable": {"output": {"content": events.OutputContent(message="{")}},
+}
+
+
+@pytest.mark.parametrize("reason", SKIPS)
+def test_what_is_not_graded_has_a_reason(reason: str) -> None:
+    scene = Scene()
+    before = skipped(reason)
+    interaction = scene.room.name()
+    scene.room.ask(interaction, **SKIPS[reason].get("prompt", {}))
+    scene.room.say(interaction, **SKIPS[reason].get("output", {}))
+    scene.step()
+    scene.grader.commit()
+    assert skipped(reason) == before + 1
+    assert not scene.worker.items and scene.grader.lag == 0
+
+
+def test_poison_is_passed() -> None:
+    scene = Scene()
+    producer = scene.log.producer()
+    values = [b"", b"\xc3\x01nobody", b"\xc3\x01" + b"x" * 100, None, b"{}"]
+    for topic in (topics.PROMPTS, topics.OUTPUTS):
+        for value in values:
+            for partition in range(PARTITIONS):
+                producer.append(named(topic), value, partition=partition)
+    strange = WIRE.encode(events.Output(interaction_id="nonsense", event_time_ms=1))
+    producer.append("outputs", strange, partition=0)
+    interaction = scene.room.turn()
+    scene.step()
+    assert [item.interaction_id for item in scene.worker.items] == [interaction]
+    scene.worker.say()
+    scene.step()
+    assert scene.grader.lag == 0
+
+
+def test_a_record_in_the_wrong_partition_is_skipped() -> None:
+    scene = Scene()
+    before = skipped("misplaced")
+    interaction = scene.room.turn()
+    content = events.OutputContent(message='{"content": "so"}')
+    output = events.Output(interaction_id=interaction, event_time_ms=1, content=content)
+    writer = Writer(scene.log.producer(), WIRE)
+    for partition in range(PARTITIONS):
+        writer.write(topics.OUTPUTS, output, partition=partition)
+    scene.step()
+    assert skipped("misplaced") == before + 1
+
+
+def test_what_is_too_old_is_passed_over() -> None:
+    scene = Scene(max_age_s=10.0)
+    before = skipped("too_old")
+    scene.room.turn()
+    scene.now_ms += 10_001
+    young = scene.room.turn()
+    scene.step()
+    assert [item.interaction_id for item in scene.worker.items] == [young]
+    assert skipped("too_old") == before + 1
+
+
+def test_a_share_is_the_same_answers_each_time() -> None:
+    scene = Scene(share=0.5)
+    named_so = [scene.room.turn() for _ in range(40)]
+    scene.step()
+    taken = {item.interaction_id for item in scene.worker.items}
+    assert taken == {name for name in named_so if drawn(name, 0, 0.5)}
+    assert 8 < len(taken) < 32
+
+
+def test_it_reads_no_further_than_its_worker_has_room() -> None:
+    scene = Scene()
+    for _ in range(300):
+        scene.room.turn()
+    scene.start(room=1)
+    scene.step(10)
+    given = len(scene.worker.items)
+    scene.step(10)
+    assert len(scene.worker.items) == given
+    assert 0 < given <= 100
+
+
+def test_nothing_said_and_given_up_are_done_and_write_nothing() -> None:
+    scene = Scene()
+    for _ in range(2):
+        scene.room.turn()
+    scene.step()
+    scene.worker.say(None)
+    scene.worker.say(None, "timeout")
+    scene.step()
+    assert scene.grader.lag == 0
+    assert not scene.room.feedback()
+
+
+def test_a_group_begins_where_it_left_off_and_a_new_one_at_what_is_young() -> None:
+    scene = Scene()
+    scene.room.turn()
+    scene.now_ms += 3_600_000
+    second = scene.room.turn()
+    scene.spec = Function(file="x.py", function="reward", metric="polite", max_age_s=60.0)
+    scene.start()
+    scene.step()
+    assert {item.interaction_id for item in scene.worker.items} == {second}
+
+
+def test_a_crash_of_the_worker_ends_the_grader() -> None:
+    scene = Scene()
+    scene.worker.answers.crash(RuntimeError("broken"))
+    with pytest.raises(RuntimeError, match="broken"):
+        scene.step()
+
+
+def test_feedback_that_the_log_refuses_is_not_passed() -> None:
+    scene = Scene()
+    scene.room.turn()
+    scene.step()
+
+    class Refusing(MemoryLog):
+        def _partitions(self, topic: str) -> Any:
+            raise LogError("no broker")
+
+    scene.grader._writer = Writer(Refusing().producer(), WIRE)
+    scene.worker.say()
+    with pytest.raises(LogError):
+        scene.step()
+    assert scene.room.committed("polite") == 0
+
+
+ACTIONS = st.lists(
+    st.one_of(
+        st.tuples(st.just("turn"), st.integers(0, 2)),
+        st.tuples(st.just("say"), st.integers(0, 9)),
+        st.tuples(st.just("fail"), st.integers(0, 9)),
+        st.tuples(st.just("step"), st.just(0)),
+        st.tuples(st.just("commit"), st.integers(0, 4)),
+        st.tuples(st.just("kill"), st.just(0)),
+    ),
+    max_size=40,
+)
+
+
+class Killed(Exception):
+    """At a step of the commit."""
+
+
+@settings(max_examples=300, deadline=None)
+@given(actions=ACTIONS)
+def test_no_offset_passes_an_answer_without_a_word(actions: list[tuple[str, int]]) -> None:
+    """Whatever the order of turns, words, commits and kills, also within a commit."""
+    scene = Scene()
+    grade: dict[str, float] = {}
+    refused: set[str] = set()
+    late: list[str] = []
+    deadly = 0
+
+    def reached(step: int) -> None:
+        if step == deadly:
+            raise Killed
+
+    scene.start(reached)
+    for action, n in actions:
+        scene.now_ms += 10
+        if action == "turn" and n:
+            grade[scene.room.turn()] = len(grade) / 100
+        elif action == "turn":  # the output first
+            late.append(scene.room.name())
+            grade[late[-1]] = len(grade) / 100
+            scene.room.say(late[-1])
+        elif action in ("say", "fail") and scene.worker.items:
+            at = n % len(scene.worker.items)
+            name = scene.worker.items[at].interaction_id
+            # A word stands: a cache sees to that, here this does.
+            if action == "fail" and name not in scene.room.grades():
+                refused.add(name)
+                scene.worker.say(None, "timeout", at)
+            else:
+                scene.worker.say(grade[name], None, at)
+        elif action == "step":
+            scene.step(1)
+            while late:
+                scene.room.ask(late.pop())
+        elif action == "kill":
+            scene.start(reached)
+        elif action == "commit":
+            deadly = n
+            try:
+                scene.grader.commit()
+            except Killed:
+                deadly = 0
+                scene.start(reached)
+            deadly = 0
+        check(scene, refused)
+    for name in late:
+        scene.room.ask(name)
+    scene.step()
+    while scene.worker.items:
+        scene.worker.say(grade[scene.worker.items[0].interaction_id])
+        scene.step()
+    scene.grader.commit()
+    check(scene, refused)
+    assert scene.room.grades().keys() | refused == grade.keys()
+    for said in scene.room.feedback():
+        assert said.number == grade[str(said.interaction_id)]
+    assert scene.grader.lag == 0
+
+
+def check(scene: Scene, refused: set[str]) -> None:
+    """Every output below the committed offset has its feedback, or was given up."""
+    consumer = scene.log.consumer(group="tailrace-graders-polite")
+    committed = consumer.committed("outputs", range(PARTITIONS))
+    consumer.assign({("outputs", p): 0 for p in range(PARTITIONS)})
+    known = scene.room.grades().keys() | refused
+    for record in consumer.poll(0.0, max_records=10_000):
+        if record.offset < committed.get(record.partition, 0):
+            output = WIRE.decode(events.Output, record.value)
+            assert output.interaction_id in known
+            assert ids.is_interaction(output.interaction_id)
