@@ -7,9 +7,9 @@ records with one id the one with the lower offset is the feedback, whichever way
 from __future__ import annotations
 
 from services.rewards.entry import Heard
-from services.rewards.facts import FeedbackFact, body_of
+from services.rewards.facts import FeedbackFact
 from services.rewards.spec import Spec
-from tailrace import events
+from tailrace import events, feedback_json
 from tailrace.log.base import LogRecord
 
 
@@ -35,7 +35,7 @@ class Account:
         known = self.find(event.feedback_id, record)
         if known is None:
             return None
-        return "duplicate" if known.fact.body == body_of(event) else "conflict"
+        return "duplicate" if known.fact.body == feedback_json.same(event) else "conflict"
 
     def fact_of(self, record: LogRecord, event: events.Feedback) -> FeedbackFact:
         """What is kept of a feedback record that is not a repetition."""
@@ -55,7 +55,7 @@ class Account:
             number=event.number,
             category=event.category,
             final=metric is not None and metric.final and not retract,
-            body=body_of(event),
+            body=feedback_json.same(event),
         )
 
     def take(self, fact: FeedbackFact) -> Heard:

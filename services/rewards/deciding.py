@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 
-from services.rewards import emission, facts
+from services.rewards import emission, facts, session
 from services.rewards.entry import Entry, Heard, Interaction, View
 from services.rewards.facts import Closing, Settled, Verdict, key_of
 from services.rewards.memory import Memory
-from services.rewards.score import Score, score
+from services.rewards.score import Said, Score, score
 from services.rewards.spec import Spec
 from services.rewards.verifiers import Answer, Verifiers
 from tailrace import events, ids
@@ -50,7 +50,7 @@ class Decider:
         closings.sort(key=lambda closing: (closing.interaction_id, closing.choice))
         memory.apply(Verdict(tick=view.offset, time_ms=view.time_ms, closings=closings))
         for entry in entries:
-            if self._hidden(entry, view):
+            if entry.hidden(view):
                 memory.dirty.add(entry)
         settled = self._settle_all(list(entries), list(bare), view)
         memory.apply(Verdict(tick=view.offset, time_ms=view.time_ms, settled=settled))
@@ -58,8 +58,8 @@ class Decider:
 
     def trajectory(self, closing: Closing, time_ms: int) -> emission.Send:
         """The trajectory of a closing, from the store."""
-        session = self._memory.sessions[ids.session_of(closing.interaction_id)]
-        entry = session.interactions[closing.interaction_id].entry(closing.choice)
+        known = self._memory.sessions[ids.session_of(closing.interaction_id)]
+        entry = known.interactions[closing.interaction_id].entry(closing.choice)
         said = [self._memory.account.by_offset[offset].fact for offset in closing.inputs]
         prompt, output = self._content(entry)
         return emission.trajectory(self._partition, closing, prompt, output, said, time_ms)
@@ -89,20 +89,30 @@ class Decider:
         assert entry.interaction.prompt is not None
         if tick >= view.offset or not entry.interaction.prompt.learn:
             return None
-        said = entry.inputs(self._spec, view, first.deadline_ms)
+        said, _ = entry.inputs(self._spec, view, first.deadline_ms)
         if [heard.fact.offset for heard in said] == last.inputs:
             return None
         return self._closing(entry, view, first.deadline_ms, first.feedback_end)
 
     def _closing(self, entry: Entry, view: View, deadline_ms: int, feedback_end: int) -> Closing:
-        interaction = entry.interaction
+        interaction, spec = entry.interaction, self._spec
         assert interaction.prompt is not None
         last = entry.closings[-1][1] if entry.closings else None
         said: list[Heard] = []
+        shares: list[float] = []
+        windows: dict[str, int] = {}
+        signals: dict[str, bool] = {}
         result = Score(None, [])
         if interaction.prompt.learn:
-            said = entry.inputs(self._spec, view, deadline_ms)
-            result = self._score(entry, said)
+            said, lost = entry.inputs(spec, view, deadline_ms)
+            shares = [entry.share(heard, view) or 0.0 for heard in said]
+            if last is None:
+                windows = entry.windows(spec, deadline_ms)
+                signals = session.signals(entry, spec, view, deadline_ms)
+            else:
+                signals = entry.closings[0][1].signals
+            told = [Said(h.fact, share) for h, share in zip(said, shares, strict=True)]
+            result = self._score(entry, told, lost, signals)
         revision = 0 if last is None else last.revision + 1
         inputs = [f"r{revision}", *(heard.fact.feedback_id for heard in said)]
         return Closing(
@@ -113,13 +123,18 @@ class Decider:
             supersedes=None if last is None else last.trajectory_id,
             deadline_ms=deadline_ms,
             feedback_end=feedback_end,
+            windows=windows,
+            signals=signals if last is None else {},
             inputs=[heard.fact.offset for heard in said],
+            shares=shares if any(share != 1.0 for share in shares) else [],
             reward=result.reward,
             components=result.components,
             spec=self._hash,
         )
 
-    def _score(self, entry: Entry, said: list[Heard]) -> Score:
+    def _score(
+        self, entry: Entry, said: list[Said], lost: set[str], signals: dict[str, bool]
+    ) -> Score:
         prompt, output = self._content(entry)
         content = output.record.content
         if output.record.error is not None:
@@ -132,7 +147,7 @@ class Decider:
             finish_reason=output.record.finish_reason,
             tags=prompt.record.tags,
         )
-        return score(self._spec, self._verifiers, answer, [heard.fact for heard in said])
+        return score(self._spec, self._verifiers, answer, said, lost, signals)
 
     def _content(self, entry: Entry) -> tuple[facts.Kept[events.Prompt], facts.Kept[events.Output]]:
         prompt, output = entry.interaction.prompt, entry.output
@@ -158,21 +173,6 @@ class Decider:
         self._memory.dirty.add(interaction)  # not below this tick's ends yet
         return None
 
-    def _hidden(self, entry: Entry, view: View) -> bool:
-        """Whether more is known of an entry than this tick may use."""
-        output, prompt = entry.output, entry.interaction.prompt
-        if output is not None and output.offset >= view.outputs:
-            return True
-        if prompt is not None and prompt.offset >= view.prompts:
-            return True
-        if entry.closings and entry.closings[-1][0] >= view.offset:
-            return True  # what came after the deadline, but below the ends, is the next tick's
-        return any(
-            fact.offset >= view.feedback
-            for heard in entry.spoken(view)
-            for fact in (heard.fact, *heard.withdrawn)
-        )
-
     def _settle_all(
         self, entries: list[Entry], bare: list[Interaction], view: View
     ) -> list[Settled]:
@@ -192,7 +192,7 @@ class Decider:
         if fact.interaction_id is None:
             if view.time_ms < fact.time_ms:
                 return None  # outputs that were appended before it may not have been read yet
-            targets = [e for e in targets if e.credits(heard, view) and _seen(e, view)]
+            targets = [e for e in targets if _seen(e, view) and e.share(heard, view) is not None]
         if not targets:
             waited = fact.time_ms + spec.orphan_ms <= view.time_ms
             return Settled(offset=fact.offset, outcome="orphan") if waited else None

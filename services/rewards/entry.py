@@ -10,9 +10,11 @@ first time.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import msgspec
 
+from services.rewards import session as sessions
 from services.rewards.facts import Closing, FeedbackFact, OutputFact, PromptFact
 from services.rewards.spec import Spec
 from tailrace import ids
@@ -39,6 +41,12 @@ class Heard:
         self.withdrawn: list[FeedbackFact] = []
         self.settled_by: int | None = None
         """Offset of the tick that decided its outcome."""
+
+    def later(self) -> Iterator[FeedbackFact]:
+        """What was done to it."""
+        yield from self.withdrawn
+        for other in self.replaced:
+            yield other.fact
 
 
 class Interaction:
@@ -69,13 +77,43 @@ class Interaction:
 class Session:
     """The interactions of a session and what was said about it as a whole."""
 
-    __slots__ = ("heard", "horizon_ms", "id", "interactions")
+    __slots__ = ("_tick", "_turns", "_unseen", "heard", "id", "interactions", "spec")
 
-    def __init__(self, session_id: str, horizon_ms: int) -> None:
+    def __init__(self, session_id: str, spec: Spec) -> None:
         self.id = session_id
-        self.horizon_ms = horizon_ms
+        self.spec = spec
         self.interactions: dict[str, Interaction] = {}
         self.heard: list[Heard] = []
+        self.changed()
+
+    def changed(self) -> None:
+        """Its turns are others now."""
+        self._tick = -1
+        self._turns: dict[int, list[tuple[int, str]]] = {}
+        self._unseen: bool | None = None
+
+    def as_of(self, view: View) -> dict[int, list[tuple[int, str]]]:
+        """The turns before each feedback about the session, where they were asked for."""
+        if self._tick != view.offset:
+            self.changed()
+            self._tick = view.offset
+        return self._turns
+
+    def unseen(self, view: View) -> bool:
+        """See :func:`services.rewards.session.unseen`."""
+        self.as_of(view)
+        if self._unseen is None:
+            self._unseen = sessions.unseen(self, view)
+        return self._unseen
+
+
+class Credit(NamedTuple):
+    """Where a feedback first counted for an entry."""
+
+    tick: int
+    outcome: str
+    trajectory: str
+    share: float
 
 
 class Entry:
@@ -90,41 +128,69 @@ class Entry:
         self.heard: list[Heard] = []
         self.closings: list[tuple[int, Closing]] = []
         """(tick offset, closing), oldest first: the first one and its revisions."""
-        self.credit: dict[int, tuple[int, str, str]] = {}
-        """By feedback offset: (tick, joined or corrected, trajectory id) where it first counted."""
+        self.credit: dict[int, Credit] = {}
+        """By feedback offset."""
         self.orphaned_by: int | None = None
 
     def closed(self, tick: int, closing: Closing) -> None:
         """Take note of a closing."""
         outcome = "corrected" if self.closings else "joined"
         self.closings.append((tick, closing))
-        for offset in closing.inputs:
-            self.credit.setdefault(offset, (tick, outcome, closing.trajectory_id))
+        for at, offset in enumerate(closing.inputs):
+            share = closing.shares[at] if closing.shares else 1.0
+            self.credit.setdefault(offset, Credit(tick, outcome, closing.trajectory_id, share))
 
     def spoken(self, view: View) -> Iterator[Heard]:
         """All that was said about this choice, and about the session after its output."""
         yield from self.heard
         for heard in self.interaction.session.heard:
-            if self.credits(heard, view):
+            if self.share(heard, view) is not None:
                 yield heard
 
-    def credits(self, heard: Heard, view: View) -> bool:
-        """Whether what was said about the session is about this choice too.
+    def share(self, heard: Heard, view: View) -> float | None:
+        """How much of a feedback is this choice's; None: it is not about this choice.
 
-        It is where the output was appended before it, within the horizon, and outside of groups.
+        What was said about the session is, where the output was appended before it, within the
+        horizon, and outside of groups. Its shares are known to ticks that are not before it: to
+        those, every output that precedes it is visible. A share once counted stays.
         """
-        output, prompt, interaction = self.output, self.interaction.prompt, self.interaction
+        fact = heard.fact
+        if fact.interaction_id is not None:
+            return 1.0
+        known = self.credit.get(fact.offset)
+        if known is not None and known.tick <= view.offset:
+            return known.share
+        interaction, prompt = self.interaction, self.interaction.prompt
         grouped = prompt is not None and interaction.seen(view) and prompt.group_id is not None
-        if output is None or grouped:
-            return False
-        time_ms = heard.fact.time_ms
-        recent = time_ms - interaction.turn_ms <= interaction.session.horizon_ms
-        return output.time_ms <= time_ms and recent
+        if grouped or fact.time_ms > view.time_ms or not self._precedes(fact):
+            return None
+        metric = interaction.session.spec.metrics.get(fact.metric or "")
+        return sessions.share(metric, self, fact, view)
 
     def whole(self, view: View) -> bool:
         """Whether prompt and output both lie below the tick's ends."""
         output = self.output
         return output is not None and output.offset < view.outputs and self.interaction.seen(view)
+
+    def hidden(self, view: View) -> bool:
+        """Whether more is known of it than this tick may use."""
+        output, prompt, session = self.output, self.interaction.prompt, self.interaction.session
+        if output is not None and output.offset >= view.outputs:
+            return True
+        if prompt is not None and prompt.offset >= view.prompts:
+            return True
+        if self.closings and self.closings[-1][0] >= view.offset:
+            return True  # what came after the deadline, but below the ends, is the next tick's
+        shared = [heard for heard in session.heard if self._precedes(heard.fact)]
+        if shared and session.unseen(view):
+            return True
+        if any(heard.fact.time_ms > view.time_ms for heard in shared):
+            return True
+        return any(
+            fact.offset >= view.feedback
+            for heard in (*self.heard, *shared)
+            for fact in (heard.fact, *heard.later())
+        )
 
     def given_up(self, view: View) -> bool:
         """Whether an earlier tick (or this one) closed it without a trajectory."""
@@ -132,38 +198,52 @@ class Entry:
         return bool(by) and min(by) <= view.offset
 
     def deadline_ms(self, spec: Spec, view: View) -> int:
-        """When the wait for feedback ends: after the window, or at the first final signal."""
+        """When the wait for feedback ends: after the longest window, or at the first final signal
+        within its own."""
         assert self.output is not None
-        deadline = self.output.time_ms + spec.wait_ms
+        output_ms = self.output.time_ms
+        deadline = output_ms + spec.longest_wait_ms
         for heard in self.spoken(view):
-            if heard.fact.final and heard.fact.offset < view.feedback:
-                deadline = min(deadline, max(heard.fact.time_ms, self.output.time_ms))
+            fact = heard.fact
+            if fact.final and fact.offset < view.feedback:
+                if fact.time_ms <= output_ms + spec.wait_ms_of(fact.metric):
+                    deadline = min(deadline, max(fact.time_ms, output_ms))
         return deadline
 
-    def inputs(self, spec: Spec, view: View, deadline_ms: int) -> list[Heard]:
-        """The feedback that counts, in log order: for the first closing, or for a revision."""
-        first = self.closings[0][1] if self.closings else None
-        found = []
+    def windows(self, spec: Spec, deadline_ms: int) -> dict[str, int]:
+        """When the wait for each metric ended; "" is any other. Empty: all at the deadline."""
+        assert self.output is not None
+        ends = {
+            name: min(deadline_ms, self.output.time_ms + spec.wait_ms_of(name))
+            for name in (*spec.metrics, "")
+        }
+        return ends if min(ends.values()) < deadline_ms else {}
+
+    def inputs(self, spec: Spec, view: View, deadline_ms: int) -> tuple[list[Heard], set[str]]:
+        """The feedback that counts, in log order, for the first closing or for a revision; and the
+        metrics of which some came too late to count."""
+        found: list[Heard] = []
+        lost: set[str] = set()
         for heard in self.spoken(view):
-            offset = heard.fact.offset
-            if offset >= view.feedback or self._gone(heard, spec, view, deadline_ms):
+            fact = heard.fact
+            if fact.offset >= view.feedback or self._gone(heard, spec, view, deadline_ms):
                 continue
-            in_time = heard.fact.time_ms <= deadline_ms and (
-                first is None or offset < first.feedback_end
-            )
-            if not in_time and (first is None or spec.late == "drop"):
+            if not self._in_time(fact, spec, deadline_ms) and (
+                not self.closings or spec.late == "drop"
+            ):
+                lost.add(fact.metric or "")
                 continue
             settled_before = heard.settled_by is not None and heard.settled_by < view.offset
-            if settled_before and offset not in self.credit:
+            if settled_before and fact.offset not in self.credit:
                 continue  # its outcome is out: it must not count after all
             found.append(heard)
-        return sorted(found, key=lambda heard: heard.fact.offset)
+        return sorted(found, key=lambda heard: heard.fact.offset), lost
 
     def fate(self, heard: Heard, spec: Spec, view: View) -> tuple[str, str | None] | None:
         """What became of a feedback here (outcome, trajectory id); None: not decided yet."""
         credit = self.credit.get(heard.fact.offset)
-        if credit is not None and credit[0] <= view.offset:
-            return credit[1], credit[2]
+        if credit is not None and credit.tick <= view.offset:
+            return credit.outcome, credit.trajectory
         if self.closings and self.closings[0][0] <= view.offset:
             prompt, first = self.interaction.prompt, self.closings[0][1]
             assert prompt is not None
@@ -171,26 +251,39 @@ class Entry:
                 return "unconsented", None
             if self._gone(heard, spec, view, first.deadline_ms):
                 return ("withdrawn" if self._withdrawn(heard, view) else "replaced"), None
-            late = heard.fact.time_ms > first.deadline_ms or heard.fact.offset >= first.feedback_end
+            late = not self._in_time(heard.fact, spec, first.deadline_ms)
             return ("late", None) if late and spec.late == "drop" else None
         if self.given_up(view):
             return "orphan", None
         waited = heard.fact.time_ms + spec.orphan_ms <= view.time_ms
         return ("orphan", None) if waited and not self.whole(view) else None
 
+    def _precedes(self, fact: FeedbackFact) -> bool:
+        """Whether a feedback about the session comes after the output, within the horizon."""
+        interaction, output = self.interaction, self.output
+        recent = fact.time_ms - interaction.turn_ms <= interaction.session.spec.horizon_ms
+        return recent and output is not None and output.time_ms <= fact.time_ms
+
+    def _in_time(self, fact: FeedbackFact, spec: Spec, deadline_ms: int) -> bool:
+        """Whether a feedback belongs to the first closing, as that one judged."""
+        if not self.closings:
+            assert self.output is not None
+            until_ms = min(deadline_ms, self.output.time_ms + spec.wait_ms_of(fact.metric))
+            return fact.time_ms <= until_ms
+        first = self.closings[0][1]
+        other_ms = first.windows.get("", deadline_ms)
+        until_ms = first.windows.get(fact.metric or "", other_ms)
+        return fact.time_ms <= until_ms and fact.offset < first.feedback_end
+
     def _gone(self, heard: Heard, spec: Spec, view: View, deadline_ms: int) -> bool:
         if self._withdrawn(heard, view, None if self.closings else deadline_ms):
             return True
-        for other in heard.replaced:
-            fact = other.fact
-            in_time = fact.time_ms <= deadline_ms and (
-                not self.closings or fact.offset < self.closings[0][1].feedback_end
-            )
-            if fact.offset < view.feedback and (
-                in_time or (self.closings and spec.late == "correct")
-            ):
-                return True
-        return False
+        corrects = bool(self.closings) and spec.late == "correct"
+        return any(
+            other.fact.offset < view.feedback
+            and (corrects or self._in_time(other.fact, spec, deadline_ms))
+            for other in heard.replaced
+        )
 
     def _withdrawn(self, heard: Heard, view: View, by_ms: int | None = None) -> bool:
         return any(

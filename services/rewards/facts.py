@@ -20,12 +20,11 @@ key                     value
 from __future__ import annotations
 
 from collections.abc import Iterator
-import hashlib
 from typing import Generic, Protocol, TypeVar
 
 import msgspec
 
-from tailrace.events import Component, Feedback, Output, Prompt
+from tailrace.events import Component, Output, Prompt
 from tailrace.topics import MAX_RECORD_BYTES
 
 MAX_VALUE_BYTES = MAX_RECORD_BYTES + 512 * 1024
@@ -52,11 +51,13 @@ class Store(Reader, Protocol):
         """Drop a value."""
 
 
-class Kept(msgspec.Struct, Generic[R], frozen=True):
+class Kept(msgspec.Struct, Generic[R], frozen=True, omit_defaults=True):
     """A record and the time it was appended."""
 
     time_ms: int
     record: R
+    mark: bytes = b""
+    """Of a prompt, where the spec has implicit terms: :func:`services.rewards.session.mark`."""
 
 
 class _LightPrompt(msgspec.Struct, frozen=True):
@@ -78,6 +79,7 @@ class PromptFact(msgspec.Struct, frozen=True):
     interaction_id: str
     learn: bool
     group_id: str | None
+    mark: bytes = b""
 
 
 class OutputFact(msgspec.Struct, frozen=True):
@@ -137,8 +139,14 @@ class Closing(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     deadline_ms: int = 0
     feedback_end: int = 0
     """The tick's end of feedback."""
+    windows: dict[str, int] = {}
+    """Of the first closing, where the wait for some metrics ended before the deadline."""
+    signals: dict[str, bool] = {}
+    """The implicit terms as the first closing saw them."""
     inputs: list[int] = []
     """Offsets of the feedback that counts."""
+    shares: list[float] = []
+    """How much of each is this answer's. Empty: all of all."""
     reward: float | None = None
     components: list[Component] = []
     spec: str = ""
@@ -222,7 +230,12 @@ def prompt_fact(offset: int, value: bytes) -> PromptFact:
     kept = _LIGHT_PROMPT.decode(value)
     record = kept.record
     return PromptFact(
-        offset, kept.time_ms, record.interaction_id, record.learn is True, record.group_id
+        offset,
+        kept.time_ms,
+        record.interaction_id,
+        record.learn is True,
+        record.group_id,
+        kept.mark,
     )
 
 
@@ -230,9 +243,3 @@ def output_fact(offset: int, value: bytes) -> OutputFact:
     """An output's table value without its content."""
     kept = _LIGHT_OUTPUT.decode(value)
     return OutputFact(offset, kept.time_ms, kept.record.interaction_id, kept.record.choice)
-
-
-def body_of(event: Feedback) -> bytes:
-    """Digest of a feedback body: all but the event time, which a retry may stamp anew."""
-    same = msgspec.structs.replace(event, event_time_ms=0)
-    return hashlib.blake2b(msgspec.msgpack.encode(same, order="sorted"), digest_size=16).digest()

@@ -26,7 +26,7 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from services.rewards import admission, emission, facts
+from services.rewards import admission, emission, facts, session
 from services.rewards.account import Account
 from services.rewards.deciding import Decider
 from services.rewards.emission import DeadLetter, Out
@@ -89,7 +89,6 @@ class Join:
             if kind == "verdict":
                 verdict = msgspec.msgpack.decode(value, type=Verdict)
                 self._ticks.verdicts.setdefault(offset, []).append(verdict)
-                self._memory.expire_verdict(key, verdict)
             else:
                 kinds.setdefault(kind, []).append((offset, value))
         for kind in kinds:
@@ -106,6 +105,8 @@ class Join:
             self._ticks.verdicts[offset].sort(key=lambda verdict: verdict.part)
             for verdict in self._ticks.verdicts[offset]:
                 self._memory.apply(verdict)
+                key = key_of(self.partition, "verdict", offset, verdict.part)
+                self._memory.expire_verdict(key, verdict)
         self.positions.update(committed)
         self._committed.update(committed)
         self._ticks.restore(kinds.get("ticks", ()))
@@ -165,7 +166,7 @@ class Join:
     def _keep_refusal(self, offset: int, refusal: facts.Refusal) -> bytes:
         self._refused[offset] = refusal
         key = key_of(self.partition, "refused", offset)
-        self._memory.expire(key, refusal.time_ms + self._memory.lifetime_ms)
+        self._memory.expire(key, refusal.time_ms + self.spec.lifetime_ms)
         return key
 
     def _on_turn(
@@ -188,7 +189,10 @@ class Join:
         if isinstance(event, events.Prompt) and event.learn is not True:
             event = msgspec.structs.replace(event, content=None)
         key = key_of(self.partition, kind, record.offset)
-        value = facts.encode(facts.Kept(record.time_ms, event))
+        mark = b""
+        if self.spec.implicit and isinstance(event, events.Prompt) and event.content is not None:
+            mark = session.mark(event.content.messages)
+        value = facts.encode(facts.Kept(record.time_ms, event, mark))
         if len(value) > facts.MAX_VALUE_BYTES:
             self.counts[kind, "too_large"] += 1
             return [DeadLetter(record, "too_large", f"{len(value)} bytes to keep")]

@@ -12,14 +12,10 @@ import heapq
 from itertools import count
 
 from services.rewards.account import Account
-from services.rewards.admission import FUTURE_MS
 from services.rewards.entry import Entry, Heard, Interaction, Session
 from services.rewards.facts import FeedbackFact, OutputFact, PromptFact, Verdict, key_of
 from services.rewards.spec import Spec
 from tailrace import events, ids
-
-SLACK_MS = 3_600_000
-"""Between the lives of facts that need each other: entry, then feedback, then verdict."""
 
 
 class Memory:
@@ -38,7 +34,6 @@ class Memory:
         """To be looked at by the next tick, whatever its time."""
         self.pending: set[Heard] = set()
         """Unsettled feedback that every tick asks about: of sessions, or past the time-out."""
-        self.lifetime_ms = spec.horizon_ms + max(spec.wait_ms, spec.orphan_ms) + SLACK_MS
         self._spec = spec
         self._partition = partition
         self._due: list[tuple[int, int, Entry | Interaction | Heard]] = []
@@ -62,6 +57,9 @@ class Memory:
         """Index a prompt."""
         interaction = self._interaction(fact.interaction_id)
         interaction.prompt = fact
+        interaction.session.changed()
+        if fact.group_id is not None and interaction.session.heard:
+            self._soil(interaction.session)  # one turn less between the others
         self._prompts[fact.offset] = interaction
         self.dirty.update(interaction.entries.values())
         if not any(entry.output for entry in interaction.entries.values()):
@@ -75,6 +73,10 @@ class Memory:
         interaction = self._interaction(fact.interaction_id)
         entry = interaction.entry(fact.choice)
         entry.output = fact
+        session = interaction.session
+        session.changed()
+        if any(heard.fact.time_ms >= fact.time_ms for heard in session.heard):
+            self._soil(session)  # one turn more between the others
         self._outputs[fact.offset] = entry
         if interaction.orphaned_by is None:
             self.open.add(entry)
@@ -84,18 +86,19 @@ class Memory:
 
     def take_feedback(self, fact: FeedbackFact) -> Heard:
         """Index a feedback record that was let in."""
-        heard = self.account.take(fact)
+        heard, spec = self.account.take(fact), self._spec
         key = key_of(self._partition, "feedback", fact.offset)
-        subject_ms = 0 if fact.interaction_id is None else ids.turn_time_ms(fact.interaction_id)
-        self.expire(key, max(fact.time_ms, subject_ms) + self.lifetime_ms + SLACK_MS)
+        self.expire(key, self._newest_ms(fact) + spec.lifetime_ms + spec.slack_ms)
         if not fact.retract:
             if fact.interaction_id is None:
-                self._session(fact.subject).heard.append(heard)
+                session = self._session(fact.subject)
+                session.heard.append(heard)
+                session.changed()
                 self.pending.add(heard)
             else:
                 self._interaction(fact.interaction_id).entry(fact.choice).heard.append(heard)
             self.unsettled.add(heard)
-            self.schedule(fact.time_ms + self._spec.orphan_ms, heard)
+            self.schedule(fact.time_ms + spec.orphan_ms, heard)
         target = None if fact.target is None else self.account.by_offset.get(fact.target)
         for touched in (heard, target) if target is not None else (heard,):
             self.dirty.update(self.about(touched.fact))
@@ -155,8 +158,15 @@ class Memory:
         heapq.heappush(self._expiry, (time_ms, key))
 
     def expire_verdict(self, key: bytes, verdict: Verdict) -> None:
-        """Verdicts outlive what they decided."""
-        self.expire(key, verdict.time_ms + FUTURE_MS + self.lifetime_ms + 2 * SLACK_MS)
+        """Verdicts outlive what they decided; those facts are known by now, or gone."""
+        newest_ms = verdict.time_ms
+        for closing in verdict.closings:
+            newest_ms = max(newest_ms, ids.turn_time_ms(closing.interaction_id))
+        for settled in verdict.settled:
+            heard = self.account.by_offset.get(settled.offset)
+            if heard is not None:
+                newest_ms = max(newest_ms, self._newest_ms(heard.fact))
+        self.expire(key, newest_ms + self._spec.lifetime_ms + 2 * self._spec.slack_ms)
 
     def expired(self, time_ms: int) -> list[bytes]:
         """Keys whose time has come; each is given once."""
@@ -181,9 +191,19 @@ class Memory:
         if interaction is not None:
             self._drop(interaction)
 
+    def _soil(self, session: Session) -> None:
+        for interaction in session.interactions.values():
+            self.dirty.update(interaction.entries.values())
+
+    @staticmethod
+    def _newest_ms(fact: FeedbackFact) -> int:
+        subject_ms = 0 if fact.interaction_id is None else ids.turn_time_ms(fact.interaction_id)
+        return max(fact.time_ms, subject_ms)
+
     def _drop(self, interaction: Interaction) -> None:
         session = interaction.session
         session.interactions.pop(interaction.id, None)
+        session.changed()
         self.bare.discard(interaction)
         self.open.difference_update(interaction.entries.values())
         self.dirty.discard(interaction)
@@ -215,7 +235,7 @@ class Memory:
 
     def _session(self, session_id: str) -> Session:
         if session_id not in self.sessions:
-            self.sessions[session_id] = Session(session_id, self._spec.horizon_ms)
+            self.sessions[session_id] = Session(session_id, self._spec)
         return self.sessions[session_id]
 
     def _interaction(self, interaction_id: str) -> Interaction:
@@ -226,4 +246,4 @@ class Memory:
 
     def _expire_turn(self, kind: str, offset: int, interaction: Interaction) -> None:
         key = key_of(self._partition, kind, offset)
-        self.expire(key, interaction.turn_ms + self.lifetime_ms)
+        self.expire(key, interaction.turn_ms + self._spec.lifetime_ms)

@@ -6,6 +6,7 @@ change of the spec does not change what was already said.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping, Sequence
 import math
 
 import msgspec
@@ -18,6 +19,13 @@ from services.rewards.verifiers import Answer, Verifiers
 from tailrace.events import Component
 
 
+class Said(msgspec.Struct, frozen=True):
+    """A feedback that counts, and how much of it is this answer's."""
+
+    fact: FeedbackFact
+    share: float = 1.0
+
+
 class Score(msgspec.Struct, frozen=True):
     """A reward (None: there is nothing to say) and the terms it was made of."""
 
@@ -25,21 +33,36 @@ class Score(msgspec.Struct, frozen=True):
     components: list[Component]
 
 
-def score(spec: Spec, verifiers: Verifiers, answer: Answer, said: list[FeedbackFact]) -> Score:
+def score(
+    spec: Spec,
+    verifiers: Verifiers,
+    answer: Answer,
+    said: Sequence[Said],
+    lost: Collection[str] = (),
+    signals: Mapping[str, bool] | None = None,
+) -> Score:
     """The reward of an answer.
 
     The weighted mean (or sum) of the terms that have a value, within the spec's bounds. Where the
-    spec has metrics and none of them was spoken to, the default reward stands for all.
+    spec has metrics or implicit terms and none of them has, the default reward stands for all.
+    ``lost``: metrics of which something came too late; ``signals``: implicit terms, whether seen.
     """
     components = []
     for name, metric in spec.metrics.items():
-        value, reason = _aggregate(metric, [f for f in said if f.metric == name])
+        value, reason = _aggregate(metric, [one for one in said if one.fact.metric == name])
+        if reason == "no_feedback" and name in lost:
+            reason = "late"
         components.append(Component(name=name, value=value, weight=metric.weight, reason=reason))
+    for name, term in spec.implicit.items():
+        seen = bool(signals and signals.get(name))
+        value = term.seen if seen else term.unseen
+        reason = "not_seen" if value is None else None
+        components.append(Component(name=name, value=value, weight=term.weight, reason=reason))
     heard = any(c.value is not None for c in components)
     for name, verifier in spec.verifiers.items():
         value, reason = verifiers.verify(name, answer)
         components.append(Component(name=name, value=value, weight=verifier.weight, reason=reason))
-    if spec.metrics and not heard:
+    if (spec.metrics or spec.implicit) and not heard:
         return Score(spec.default_reward, components)
     terms = [(c.value, c.weight or 0.0) for c in components if c.value is not None]
     if not terms:
@@ -64,22 +87,32 @@ def _combined(spec: Spec, terms: list[tuple[float, float]]) -> float | None:
     return reward if math.isfinite(reward) else None
 
 
-def _aggregate(metric: Metric, said: list[FeedbackFact]) -> tuple[float | None, str | None]:
-    values = [value for f in said if (value := _worth(metric, f)) is not None]
+def _aggregate(metric: Metric, said: list[Said]) -> tuple[float | None, str | None]:
+    values = [
+        (worth * one.share, one.share)
+        for one in said
+        if (worth := _worth(metric, one.fact)) is not None
+    ]
     if not values:
         return None, "no_value" if said else "no_feedback"
+    if metric.aggregate == "last":
+        values = values[-1:]
+    numbers = [value for value, _ in values]
     match metric.aggregate:
         case "last":
-            value = values[-1]
+            value = numbers[-1]
         case "mean":
-            value = sum(v / len(values) for v in values)
+            value = sum(v / len(numbers) for v in numbers)
         case "min":
-            value = min(values)
+            value = min(numbers)
         case "max":
-            value = max(values)
+            value = max(numbers)
         case "sum":
-            value = sum(values)
-    return (value, None) if math.isfinite(value) else (None, "overflow")
+            value = sum(numbers)
+    if not math.isfinite(value):
+        return None, "overflow"
+    share = min(share for _, share in values)
+    return value, None if share == 1.0 else f"discounted {share:.3g}"
 
 
 def _worth(metric: Metric, feedback: FeedbackFact) -> float | None:

@@ -14,9 +14,21 @@ A TOML file; every key but those of verifiers' kinds has a default::
     weight = 1.0
     aggregate = "last"       # of several: last, mean, min, max or sum
     final = false            # true: nothing more is waited for once it was said
+    wait_s = 3               # how long an answer waits for this one; later, it is late
     true = 1.0               # what a boolean is worth
     false = -1.0
     categories = { good = 1.0, bad = 0.0 }
+    session = "equal"        # feedback about a session is every turn's so far; or the "last" one's;
+    discount = 0.9           # or "discounted": times this for each turn that came in between
+
+    [implicit.next_turn]     # a term made of what the user does next: they went on ...
+    weight = 0.5
+    wait_s = 3
+    seen = 1.0
+    unseen = 0.0             # leave out: no value
+
+    [implicit.retry]         # ... or asked the same again
+    seen = -1.0
 
     [verifiers.brief]        # a term made of the answer alone, 1.0 for pass and 0.0 for fail
     kind = "length"          # words (or unit = "tokens", "characters") between min and max
@@ -34,6 +46,7 @@ it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 import hashlib
 from pathlib import Path
 from typing import Literal
@@ -41,11 +54,12 @@ from typing import Literal
 import msgspec
 
 from services.rewards.source import Source
-from services.rewards.terms import Metric, Verifier
+from services.rewards.terms import Implicit, Metric, Verifier
 from services.rewards.verifiers import compiled
 from tailrace.errors import SettingsError
 
 DAY_S = 24 * 3600.0
+SIGNALS = ("next_turn", "retry")
 
 
 class Spec(
@@ -61,12 +75,24 @@ class Spec(
     combine: Literal["mean", "sum"] = "mean"
     clip: tuple[float, float] | None = None
     metrics: dict[str, Metric] = {}
+    implicit: dict[str, Implicit] = {}
     verifiers: dict[str, Verifier] = {}
 
     @property
     def wait_ms(self) -> int:
-        """The wait window."""
+        """The wait window of what does not say its own."""
         return round(self.wait_s * 1000)
+
+    def wait_ms_of(self, name: str | None) -> int:
+        """The wait window of a metric or an implicit term."""
+        term = self.metrics.get(name or "") or self.implicit.get(name or "")
+        return self.wait_ms if term is None or term.wait_s is None else round(term.wait_s * 1000)
+
+    @property
+    def longest_wait_ms(self) -> int:
+        """How long an answer waits at most."""
+        names = (*self.metrics, *self.implicit)
+        return max(map(self.wait_ms_of, names)) if names else self.wait_ms
 
     @property
     def orphan_ms(self) -> int:
@@ -77,6 +103,16 @@ class Spec(
     def horizon_ms(self) -> int:
         """The correction horizon."""
         return round(self.horizon_s * 1000)
+
+    @property
+    def slack_ms(self) -> int:
+        """Between the lives of facts that need each other: entry, then feedback, then verdict."""
+        return min(3_600_000, self.horizon_ms // 10)
+
+    @property
+    def lifetime_ms(self) -> int:
+        """How long after its turn began an interaction is remembered."""
+        return self.horizon_ms + max(self.longest_wait_ms, self.orphan_ms) + self.slack_ms
 
     def hash(self) -> str:
         """16 hex digits that stand for the spec's meaning."""
@@ -97,13 +133,22 @@ def parse(text: str, name: str = "spec") -> Spec:
     """A spec from its text. Raises SettingsError naming the file, the line and the key."""
     source = Source(text, name)
     metrics = source.tables("metrics", Metric)
+    implicit = source.tables("implicit", Implicit)
     verifiers = source.tables("verifiers", Verifier)
+    for key in implicit:
+        if key not in SIGNALS:
+            raise source.error(f"implicit.{key}", f"the signals are {' and '.join(SIGNALS)}")
+    for family, terms in (("implicit", implicit), ("verifiers", verifiers)):
+        for key in terms:
+            if key in metrics or (family == "verifiers" and key in implicit):
+                raise source.error(f"{family}.{key}", "another term has that name")
     for key, verifier in verifiers.items():
-        if key in metrics:
-            raise source.error(f"verifiers.{key}", "a metric has that name")
         _check_verifier(source, f"verifiers.{key}", verifier)
     spec = msgspec.structs.replace(
-        source.convert(source.document, Spec, ""), metrics=metrics, verifiers=verifiers
+        source.convert(source.document, Spec, ""),
+        metrics=metrics,
+        implicit=implicit,
+        verifiers=verifiers,
     )
     _check(source, spec)
     return spec
@@ -113,17 +158,28 @@ def _check(source: Source, spec: Spec) -> None:
     for key in ("wait_s", "orphan_s"):
         if getattr(spec, key) < 0:
             raise source.error(key, "must not be negative")
+    waiting: dict[str, Mapping[str, Metric | Implicit]] = {
+        "metrics": spec.metrics,
+        "implicit": spec.implicit,
+    }
+    for family, terms in waiting.items():
+        for key, term in terms.items():
+            if term.wait_s is not None and not 0 <= term.wait_s <= spec.horizon_s:
+                raise source.error(f"{family}.{key}.wait_s", "must be between 0 and horizon_s")
     if spec.horizon_s < max(spec.wait_s, spec.orphan_s):
         raise source.error("horizon_s", "must not be shorter than wait_s and orphan_s")
     if spec.clip is not None and not spec.clip[0] <= spec.clip[1]:
         raise source.error("clip", "the lower bound is above the upper one")
-    if spec.combine == "mean":
-        for family, terms in (("metrics", spec.metrics), ("verifiers", spec.verifiers)):
-            for key, term in terms.items():
-                if term.weight <= 0:  # type: ignore[attr-defined]
-                    raise source.error(
-                        f"{family}.{key}.weight", 'must be positive where combine = "mean"'
-                    )
+    weights = [
+        (f"{f}.{key}.weight", term.weight) for f, t in waiting.items() for key, term in t.items()
+    ]
+    weights += [(f"verifiers.{key}.weight", term.weight) for key, term in spec.verifiers.items()]
+    for key, weight in weights:
+        if spec.combine == "mean" and weight <= 0:
+            raise source.error(key, 'must be positive where combine = "mean"')
+    for key, metric in spec.metrics.items():
+        if not 0 <= metric.discount <= 1:
+            raise source.error(f"metrics.{key}.discount", "must be between 0 and 1")
 
 
 def _check_verifier(source: Source, path: str, verifier: Verifier) -> None:

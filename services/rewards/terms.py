@@ -1,4 +1,4 @@
-"""What a reward is made of, as the spec's tables say it: metrics and verifiers."""
+"""What a reward is made of, as the spec's tables say it: metrics, signals, verifiers."""
 
 from __future__ import annotations
 
@@ -15,9 +15,23 @@ class Metric(
     weight: float = 1.0
     aggregate: Literal["last", "mean", "min", "max", "sum"] = "last"
     final: bool = False
+    wait_s: float | None = None
     true: float = 1.0
     false: float = 0.0
     categories: dict[str, float] = {}
+    session: Literal["last", "equal", "discounted"] = "equal"
+    discount: float = 0.9
+
+
+class Implicit(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+):
+    """A term of the reward that the session's next prompts make."""
+
+    weight: float = 1.0
+    wait_s: float | None = None
+    seen: float = 1.0
+    unseen: float | None = None
 
 
 class Verifier(

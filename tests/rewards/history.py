@@ -9,6 +9,7 @@ compared by the tests.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+import json
 import random
 
 import msgspec
@@ -81,7 +82,13 @@ class History:
     def wait(self, seconds: float) -> None:
         self.now_ms += round(seconds * 1000)
 
-    def prompt(self, interaction: str, learn: bool = True, group_id: str | None = None) -> None:
+    def prompt(
+        self,
+        interaction: str,
+        learn: bool = True,
+        group_id: str | None = None,
+        asked: str | None = None,
+    ) -> None:
         self.append(
             "prompts",
             events.Prompt(
@@ -91,7 +98,9 @@ class History:
                 tenant="default",
                 learn=learn,
                 group_id=group_id,
-                content=events.PromptContent(messages=f"asked {interaction}"),
+                content=events.PromptContent(
+                    messages=json.dumps([{"role": "user", "content": asked or interaction}])
+                ),
             ),
         )
 
@@ -127,7 +136,8 @@ class History:
 
     def settle(self, spec: Spec) -> None:
         """Let everything run out."""
-        for seconds in (spec.wait_s, spec.orphan_s, spec.orphan_s, spec.wait_s, 1, 1, 1):
+        wait_s = spec.longest_wait_ms / 1000
+        for seconds in (wait_s, spec.orphan_s, spec.orphan_s, wait_s, 1, 1, 1):
             self.wait(seconds + 1)
             self.tick()
 

@@ -102,9 +102,13 @@ def test_the_same_id_again() -> None:
     first = story.feedback(interaction, "a")
     story.wait(1)
     again = story.feedback(interaction, "a")
+    rotated = story.feedback(interaction, "a", principal="key-2")
     other = story.feedback(interaction, "a", boolean=False)
     result = story.end()
-    assert result.outcomes() == {first: "joined", again: "duplicate", other: "conflict"}
+    assert result.outcomes() == {
+        **{first: "joined", again: "duplicate", rotated: "duplicate"},
+        other: "conflict",
+    }
     assert rewards(result) == [(0, 1.0)]
 
 

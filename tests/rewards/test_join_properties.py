@@ -6,10 +6,11 @@ import random
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 import pytest
 
 from services.rewards.spec import Spec
-from services.rewards.terms import Metric
+from services.rewards.terms import Implicit, Metric
 from tailrace import ids
 from tests.rewards.history import HOUR_MS, History, interaction_of, read_in_order, read_wildly
 
@@ -19,6 +20,20 @@ SPEC = Spec(
     horizon_s=60,
     metrics={"thumbs": Metric(), "rating": Metric(aggregate="mean"), "done": Metric(final=True)},
 )
+WAITS = {
+    "thumbs": Metric(wait_s=1, session="discounted"),
+    "rating": Metric(aggregate="mean", wait_s=6, session="last"),
+    "done": Metric(final=True, wait_s=0.5),
+}
+SIGNALS = {"next_turn": Implicit(wait_s=2), "retry": Implicit(seen=-1.0, unseen=0.0)}
+SPECS = [
+    SPEC,
+    replace(SPEC, late="drop"),
+    replace(SPEC, metrics=WAITS),
+    replace(SPEC, metrics=WAITS, implicit=SIGNALS, late="drop"),
+    replace(SPEC, implicit=SIGNALS, metrics={"thumbs": Metric(session="last", wait_s=0)}),
+    replace(SPEC, metrics={"thumbs": Metric(session="discounted", final=True)}, wait_s=0),
+]
 OUTCOMES = {
     *("joined", "corrected", "late", "orphan", "replaced", "withdrawn", "duplicate", "conflict"),
     *("invalid", "foreign", "unconsented", "applied", "no_target"),
@@ -55,11 +70,11 @@ def make(seed: int, length: int) -> History:
         elif action < 0.66:
             history.hole(chance.choice(("prompts", "outputs", "feedback")))
         elif action < 0.67:
-            history.wait(chance.choice((10, 70, 4 * HOUR_MS / 1000)))
+            history.wait(chance.choice((10, 70, 4 * HOUR_MS / 1000, -0.5, -2)))
         else:
             history.tick(chance.choice((0, 0, 0, 1500)), first=chance.random() < 0.15)
         history.wait(chance.choice((0, 0, 0.001, 0.2, 0.7, 1.5)))
-    history.settle(SPEC)
+    history.settle(max(SPECS, key=lambda spec: spec.longest_wait_ms))
     return history
 
 
@@ -67,7 +82,7 @@ def add_part(history: History, part: tuple[str, str], chance: random.Random) -> 
     what, interaction = part
     if what == "prompt":
         learn, group = chance.random() < 0.85, "g" if chance.random() < 0.15 else None
-        history.prompt(interaction, learn=learn, group_id=group)
+        history.prompt(interaction, learn=learn, group_id=group, asked=chance.choice("abc"))
     else:
         history.output(interaction, choice=chance.choice((0, 0, 0, 1)))
 
@@ -119,13 +134,26 @@ def add_feedback(
     given.append((subject, token))
 
 
-@pytest.mark.parametrize("late", ["correct", "drop"])
-@settings(max_examples=120, deadline=None)
-@given(seed=st.integers(0, 2**32), length=st.integers(5, 90), way=st.integers(0, 2**32))
-def test_any_way_of_reading_gives_the_same(late: str, seed: int, length: int, way: int) -> None:
-    import msgspec
+specs = st.sampled_from(SPECS)
+seeds = st.integers(0, 2**32)
 
-    spec = msgspec.structs.replace(SPEC, late=late)
+
+@settings(max_examples=1500, deadline=None)
+@given(spec=specs, seed=seeds, length=st.integers(5, 90), way=seeds)
+def test_any_way_of_reading_gives_the_same(spec: Spec, seed: int, length: int, way: int) -> None:
+    same_either_way(spec, seed, length, way)
+
+
+@pytest.mark.soak
+@settings(max_examples=20_000, deadline=None)
+@given(spec=specs, seed=seeds, length=st.integers(5, 200), way=seeds)
+def test_any_way_of_reading_gives_the_same_for_long(
+    spec: Spec, seed: int, length: int, way: int
+) -> None:
+    same_either_way(spec, seed, length, way)
+
+
+def same_either_way(spec: Spec, seed: int, length: int, way: int) -> None:
     history = make(seed, length)
     plain = read_in_order(history, spec).result
     wild = read_wildly(history, spec, random.Random(way)).result
@@ -134,11 +162,11 @@ def test_any_way_of_reading_gives_the_same(late: str, seed: int, length: int, wa
     assert plain.dead == wild.dead
 
 
-@settings(max_examples=120, deadline=None)
-@given(seed=st.integers(0, 2**32), length=st.integers(5, 90))
-def test_every_feedback_record_has_one_outcome(seed: int, length: int) -> None:
+@settings(max_examples=300, deadline=None)
+@given(spec=specs, seed=seeds, length=st.integers(5, 90))
+def test_every_feedback_record_has_one_outcome(spec: Spec, seed: int, length: int) -> None:
     history = make(seed, length)
-    reader = read_in_order(history, SPEC)
+    reader = read_in_order(history, spec)
     outcomes = reader.result.outcomes()
     records = {i.record.offset for i in history.logs["feedback"] if i is not None}
     assert set(outcomes) == records
@@ -149,15 +177,15 @@ def test_every_feedback_record_has_one_outcome(seed: int, length: int) -> None:
         assert len(joined) == len(one.feedback_ids)
 
 
-@settings(max_examples=40, deadline=None)
-@given(seed=st.integers(0, 2**32), length=st.integers(5, 60), way=st.integers(0, 2**32))
-def test_nothing_is_kept_past_the_horizon(seed: int, length: int, way: int) -> None:
+@settings(max_examples=100, deadline=None)
+@given(spec=specs, seed=seeds, length=st.integers(5, 60), way=seeds)
+def test_nothing_is_kept_past_the_horizon(spec: Spec, seed: int, length: int, way: int) -> None:
     history = make(seed, length)
     history.wait(80 * HOUR_MS / 1000)
     history.tick()
     history.wait(1)
     history.tick()
-    reader = read_wildly(history, SPEC, random.Random(way))
+    reader = read_wildly(history, spec, random.Random(way))
     for _ in range(3):  # ticks that find everything committed
         history.tick()
         history.wait(1)

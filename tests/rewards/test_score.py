@@ -11,7 +11,7 @@ import pytest
 
 from services.rewards import score as scoring
 from services.rewards.facts import FeedbackFact
-from services.rewards.score import Score
+from services.rewards.score import Said, Score
 from services.rewards.spec import Spec, parse
 from services.rewards.terms import Metric, Verifier
 from services.rewards.verifiers import Answer, Verifiers
@@ -22,7 +22,7 @@ def said(metric: str, **fields: object) -> FeedbackFact:
 
 
 def score(spec: Spec, answer: Answer, said: list[FeedbackFact]) -> Score:
-    return scoring.score(spec, Verifiers(spec.verifiers), answer, said)
+    return scoring.score(spec, Verifiers(spec.verifiers), answer, [Said(fact) for fact in said])
 
 
 def verify(verifier: Verifier, answer: Answer) -> tuple[float | None, str | None]:

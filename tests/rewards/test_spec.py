@@ -68,6 +68,14 @@ def test_the_hash_covers_the_meaning_not_the_text() -> None:
         ("[verifiers.a]\nkind = 'json_schema'\nschema = {type = 3}", 3, "verifiers.a.schema"),
         ("[verifiers.a]\nkind = 'oracle'", 2, "verifiers.a.kind"),
         ("metrics = 3", 1, "metrics"),
+        ("[metrics.a]\nwait_s = -1", 2, "metrics.a.wait_s"),
+        ("horizon_s = 3600\n[metrics.a]\nwait_s = 3601", 3, "metrics.a.wait_s"),
+        ("[metrics.a]\nsession = 'first'", 2, "metrics.a.session"),
+        ("[metrics.a]\ndiscount = 1.5", 2, "metrics.a.discount"),
+        ("[implicit.smile]\nweight = 1", 1, "implicit.smile"),
+        ("[implicit.retry]\nweight = -1", 2, "implicit.retry.weight"),
+        ("[metrics.retry]\n[implicit.retry]\n", 2, "implicit.retry"),
+        ("[implicit.retry]\n[verifiers.retry]\nkind = 'finished'", 2, "verifiers.retry"),
     ],
 )
 def test_errors_name_file_line_and_key(text: str, line: int, key: str) -> None:
@@ -79,3 +87,17 @@ def test_errors_name_file_line_and_key(text: str, line: int, key: str) -> None:
 def test_broken_toml_is_said_with_its_line() -> None:
     with pytest.raises(SettingsError, match=r"x\.toml: .*line 2"):
         spec.parse("wait_s = 1\nlate = = 1\n", "x.toml")
+
+
+def test_an_answer_waits_for_the_slowest_term() -> None:
+    given = spec.parse(
+        "wait_s = 3\nhorizon_s = 7200\n[metrics.a]\nwait_s = 1\n[metrics.b]\n"
+        "[implicit.retry]\nwait_s = 4\n"
+    )
+    assert [given.wait_ms_of(name) for name in ("a", "b", "retry", "c", None)] == [
+        *(1000, 3000, 4000, 3000, 3000)
+    ]
+    assert given.longest_wait_ms == 4000
+    assert given.slack_ms == 720_000
+    assert given.lifetime_ms == 7_200_000 + 3_600_000 + 720_000
+    assert spec.parse("wait_s = 3\n[verifiers.a]\nkind = 'finished'").longest_wait_ms == 3000
