@@ -1,0 +1,313 @@
+"""What the gateway adds to a request, beside the LiteLLM proxy, in the same run.
+
+    python -m benchmarks.gateway [--rate 100] [--seconds 8] [--rounds 3] [--json]
+
+A fake model server (:mod:`benchmarks.upstream`: 100 tokens, no delay) is asked bare, through the
+gateway with everything recorded on the embedded broker, and through LiteLLM, in turn; then
+feedback is given at 200 a second. Prompts have about 200 tokens, the model is the demo's. Requests
+are sent on a schedule whatever the answers do, and time counts from the schedule. What a proxy adds
+is the difference of the percentiles. LiteLLM needs ``uv`` and a package index; without them its
+figure is null.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+import gc
+import json
+import os
+from pathlib import Path
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any, NamedTuple
+import urllib.error
+import urllib.request
+
+from services.local import broker, jars, model, processes, redis
+from services.local.ports import free_port
+from tailrace import ids, topics
+from tailrace.log.kafka import KafkaLog
+
+ROOT = Path(__file__).parents[1]
+CACHE_DIR = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tailrace"
+FEEDBACK_RATE = 200
+WARM_S = 1.5
+_SPIN_S = 0.0015
+"""The loop's timers are a millisecond wide: the rest of the way to a moment is waited for awake."""
+LITELLM = (
+    *("uv", "run", "--isolated", "--no-project", "--python", "3.11"),
+    *("--exclude-newer", "2026-11-19T00:00:00Z", "--with", "litellm[proxy]==1.106.2", "litellm"),
+)
+LITELLM_CONFIG = """
+model_list:
+  - model_name: {name}
+    litellm_params: {{model: openai/{name}, api_base: "{url}/v1", api_key: none}}
+"""
+WORDS = "the water runs down the channel and back into the river below the mill "
+
+
+class Times(NamedTuple):
+    """Of all requests, in ms."""
+
+    p50_ms: float
+    p99_ms: float
+
+
+class Connection(asyncio.Protocol):
+    """One HTTP/1.1 connection, one request at a time, for answers with a content-length."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._needed = 0
+        self._done: asyncio.Future[int] | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+
+    def ask(self, request: bytes) -> asyncio.Future[int]:
+        """The status of the answer, once it is there."""
+        self._buffer.clear()
+        self._needed = 0
+        self._done = asyncio.get_running_loop().create_future()
+        self._transport.write(request)
+        return self._done
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        if not self._needed and (head := self._buffer.find(b"\r\n\r\n")) >= 0:
+            fields = self._buffer[:head].lower()
+            length = fields.partition(b"content-length:")[2].partition(b"\r\n")[0]
+            self._needed = head + 4 + int(length)
+        if self._needed and len(self._buffer) >= self._needed and self._done is not None:
+            self._done.set_result(int(self._buffer[9:12]))
+            self._done = None
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self._done is not None:
+            self._done.set_exception(error or ConnectionError("closed"))
+
+    def close(self) -> None:
+        self._transport.close()
+
+
+class Load:
+    """Open-loop requests to one address."""
+
+    def __init__(self, url: str, path: str, body: Callable[[int], Any]) -> None:
+        self._host, self._port = url.removeprefix("http://").split(":")
+        self._path = path
+        self._body = body
+        self._sent = 0
+        self.seconds: list[float] = []
+        self.wrong: list[int] = []
+
+    def _request(self) -> bytes:
+        body = json.dumps(self._body(self._sent)).encode()
+        self._sent += 1
+        head = (
+            f"POST {self._path} HTTP/1.1\r\nhost: {self._host}:{self._port}\r\n"
+            f"authorization: Bearer none\r\ncontent-type: application/json\r\n"
+            f"content-length: {len(body)}\r\n\r\n"
+        )
+        return head.encode() + body
+
+    async def run(self, rate: float, seconds: float) -> None:
+        """A warm-up, then ``rate`` requests a second; their times are kept."""
+        idle: deque[Connection] = deque()
+        loop = asyncio.get_running_loop()
+
+        async def one(due_s: float, kept: bool) -> None:
+            if not idle:
+                _, connection = await loop.create_connection(
+                    Connection, self._host, int(self._port)
+                )
+            else:
+                connection = idle.pop()
+            status = await connection.ask(self._request())
+            if kept:
+                self.seconds.append(time.perf_counter() - due_s)
+            if status not in (200, 202):
+                self.wrong.append(status)
+            idle.append(connection)
+
+        gc.collect()
+        gc.disable()
+        begin_s = time.perf_counter() + 0.05
+        warm = int(WARM_S * rate)
+        running = []
+        for number in range(warm + int(seconds * rate)):
+            due_s = begin_s + number / rate
+            await asyncio.sleep(max(0.0, due_s - time.perf_counter() - _SPIN_S))
+            while time.perf_counter() < due_s:
+                await asyncio.sleep(0)
+            running.append(asyncio.create_task(one(due_s, number >= warm)))
+        await asyncio.gather(*running)
+        gc.enable()
+        for connection in idle:
+            connection.close()
+        await asyncio.sleep(0.2)
+
+    def times(self) -> Times:
+        cuts = statistics.quantiles(self.seconds, n=100, method="inclusive")
+        return Times(round(cuts[49] * 1000, 3), round(cuts[98] * 1000, 3))
+
+
+def chat(number: int) -> dict[str, Any]:
+    """About 200 tokens."""
+    text = f"{number}: {WORDS * 13}"
+    return {"model": model.NAME, "messages": [{"role": "user", "content": text}], "max_tokens": 100}
+
+
+def thumb(number: int) -> dict[str, Any]:
+    turn = ids.new_interaction(f"default:b{number % 500}", time.time_ns() // 1_000_000)
+    return {"metric_name": "thumbs", "value": number % 3 != 0, "inference_id": turn}
+
+
+class Servers:
+    """Everything that is not the load; ends with the block."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._children: list[subprocess.Popen[bytes]] = []
+
+    def __enter__(self) -> Servers:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for child in reversed(self._children):
+            child.terminate()
+        for child in self._children:
+            try:
+                child.wait(20)
+            except subprocess.TimeoutExpired:
+                child.kill()
+
+    def start(self, name: str, command: Sequence[str], **environment: str) -> Callable[[], bool]:
+        """Start a process. Gives what tells whether it lives."""
+        with (self._folder / f"{name}.log").open("wb") as output:
+            child = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env=os.environ | environment,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                preexec_fn=processes.die_with_parent,
+            )
+        self._children.append(child)
+        return lambda: child.poll() is None
+
+    def upstream(self) -> str:
+        port = free_port()
+        alive = self.start("upstream", [sys.executable, "-m", "benchmarks.upstream", str(port)])
+        return ready(f"http://127.0.0.1:{port}", "/", alive)
+
+    def gateway(self, upstream: str) -> str:
+        kafka = broker.Broker(
+            jars.prepare(CACHE_DIR, say),
+            self._folder / "kafka",
+            port=free_port(),
+            controller_port=free_port(),
+        )
+        kafka.prepare()
+        broker.wait_ready(kafka.bootstrap, 60.0, self.start("kafka", kafka.command()))
+        log = KafkaLog(kafka.bootstrap)
+        log.create(topics.TOPICS, session_partitions=4)
+        log.close()
+        part = redis.Redis(self._folder, port=free_port())
+        redis.wait_ready(part.url, 20.0, self.start("redis", part.command()))
+        port = free_port()
+        settings = self._folder / "settings.toml"
+        settings.write_text(
+            f'kafka = "{kafka.bootstrap}"\nredis = "{part.url}"\nstate_dir = "state"\n'
+            f'[gateway]\nport = {port}\nengine_url = "{upstream}"\nlearn_default = true\n'
+            f'model_dir = "{model.prepare(CACHE_DIR, say)}"\n'
+        )
+        command = [sys.executable, "-m", "services.gateway", "--settings", str(settings)]
+        return ready(f"http://127.0.0.1:{port}", "/readyz", self.start("gateway", command))
+
+    def litellm(self, upstream: str) -> str | None:
+        """None where it cannot be had."""
+        config = self._folder / "litellm.yaml"
+        config.write_text(LITELLM_CONFIG.format(name=model.NAME, url=upstream))
+        port = free_port()
+        say("litellm: may download its packages, once")
+        try:
+            alive = self.start(
+                "litellm",
+                [*LITELLM, "--config", str(config), "--port", str(port), "--telemetry", "False"],
+                LITELLM_LOCAL_MODEL_COST_MAP="True",
+            )
+            return ready(f"http://127.0.0.1:{port}", "/health/liveliness", alive, 240.0)
+        except (OSError, RuntimeError) as error:
+            say(f"litellm: not measured: {error}")
+            tail = (self._folder / "litellm.log").read_text(errors="replace")[-1500:]
+            say(tail)
+            return None
+
+
+def ready(url: str, path: str, alive: Callable[[], bool], timeout_s: float = 60.0) -> str:
+    """The URL once it answers. Raises RuntimeError."""
+    end_s = time.monotonic() + timeout_s
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    while time.monotonic() < end_s and alive():
+        try:
+            with opener.open(url + path, timeout=5.0):
+                return url
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.1)
+    raise RuntimeError(f"{url}{path} does not answer")
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="benchmarks.gateway", description=__doc__.splitlines()[0])
+    parser.add_argument("--rate", type=float, default=100.0, help="chat requests a second")
+    parser.add_argument("--seconds", type=float, default=8.0, help="a round of one of them")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--without-litellm", action="store_true")
+    parser.add_argument("--json", action="store_true", help="the last line alone")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name, Servers(Path(name)) as servers:
+        upstream = servers.upstream()
+        gateway = servers.gateway(upstream)
+        litellm = None if given.without_litellm else servers.litellm(upstream)
+        urls = {"direct": upstream, "tailrace": gateway, "litellm": litellm}
+        loads = {
+            name: Load(url, "/v1/chat/completions", chat)
+            for name, url in urls.items()
+            if url is not None
+        }
+        for _ in range(given.rounds):
+            for load in loads.values():
+                asyncio.run(load.run(given.rate, given.seconds))
+        loads["feedback"] = Load(gateway, "/v1/feedback", thumb)
+        asyncio.run(loads["feedback"].run(FEEDBACK_RATE, given.seconds))
+    found = {name: load.times() for name, load in loads.items()}
+    if not given.json:
+        for name, times in found.items():
+            added = Times(*(a - b for a, b in zip(times, found["direct"], strict=True)))
+            print(f"{name:9} p50 {times.p50_ms:7.2f} ms  p99 {times.p99_ms:7.2f} ms", end="")
+            more = f"  adds {added.p50_ms:.2f} and {added.p99_ms:.2f} ms"
+            print(more if name in ("tailrace", "litellm") else "")
+    result: dict[str, Any] = {"rate": given.rate}
+    for name in ("direct", "tailrace", "litellm", "feedback"):
+        result[name] = found[name]._asdict() if name in found else None
+    print(json.dumps(result))
+    wrong = {name: load.wrong[:3] for name, load in loads.items() if load.wrong}
+    if wrong:
+        say(f"wrong answers: {wrong}")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
