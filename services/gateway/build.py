@@ -18,6 +18,7 @@ from services.gateway.spool import Spool
 from services.gateway.tokenizer import Tokenizer
 from services.gateway.tokens import Tokens, made_key
 from tailrace.errors import SettingsError
+from tailrace.feedback_json import KINDS
 from tailrace.log.base import Log
 from tailrace.log.kafka import KafkaLog
 from tailrace.stream import Writer, publish_schemas
@@ -44,6 +45,11 @@ def build(
     for origin in settings.origins:
         if origin != "*" and _ORIGIN.fullmatch(origin) is None:
             raise SettingsError(f"gateway: origins: {origin!r} is not like https://app.example.com")
+    for metric, kind in settings.metrics.items():
+        if kind not in KINDS:
+            raise SettingsError(
+                f"gateway: metrics.{metric}: {kind!r} is none of {', '.join(KINDS)}"
+            )
     tokenizer = Tokenizer(settings.model_dir)
     if log is None:
         log = KafkaLog(settings.kafka, delivery_timeout_s=settings.ack_s)

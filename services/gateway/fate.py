@@ -23,8 +23,8 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from services.gateway import metrics
-from services.gateway.feedback import digest
 from tailrace.events import Feedback
+from tailrace.feedback_json import same
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -95,7 +95,7 @@ class Fate:
 
     async def claim_all(self, records: Sequence[Feedback]) -> list[Claim]:
         """Whether each id was seen, in one round trip. The ids differ."""
-        marks = [digest(record) for record in records]
+        marks = [same(record).hex() for record in records]
 
         async def call(client: Client) -> list[Any]:
             pipe = client.pipeline(transaction=True)
@@ -120,7 +120,7 @@ class Fate:
             pipe = client.pipeline(transaction=False)
             for record in records:
                 key = self._names.feedback(record.feedback_id)
-                pipe.hset(key, mapping={"digest": digest(record), "accepted": str(now_ms)})
+                pipe.hset(key, mapping={"digest": same(record).hex(), "accepted": str(now_ms)})
                 pipe.expire(key, self._ttl_s)
             await pipe.execute()
 

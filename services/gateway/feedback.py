@@ -9,7 +9,6 @@ kind. Called by :mod:`services.gateway.inbox`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-import hashlib
 from typing import Any
 import uuid
 
@@ -27,8 +26,7 @@ MOST = 1000
 _SKEW_MS = 10 * 60 * 1000
 _FIRST_MS = 1_577_836_800_000
 """2020: no interaction is older."""
-_SOURCES = ("user", "implicit")
-_LARGEST_CHOICE = 127
+_SOURCES = ("user", "implicit", "grader")
 _RETRACTIONS = uuid.UUID("0d6c3c4f-52a1-5d2c-8a3e-7472616365ff")
 
 
@@ -105,12 +103,6 @@ def check_turn(interaction: str, now_ms: int) -> None:
         raise InvalidRecord("impossible", f"{interaction!r} cannot have happened")
 
 
-def digest(record: Feedback) -> str:
-    """Of what a feedback says, without when and by which key. Same id and digest: the same."""
-    said = msgspec.structs.replace(record, event_time_ms=0, principal=None)
-    return hashlib.sha256(msgspec.json.encode(said)).hexdigest()
-
-
 def _json(body: bytes) -> Any:
     try:
         return msgspec.json.decode(body)
@@ -145,6 +137,10 @@ def _claimed(document: Any, tenant: str) -> Any:
     for name in ("inference_id", "episode_id"):
         if isinstance(document.get(name), str):
             document[name] = claim(document[name], tenant)
+    loser = document.get("preferred_over")
+    if isinstance(loser, str) and "~" in loser:
+        turn, slash, choice = loser.partition("/")
+        document["preferred_over"] = f"{claim(turn, tenant)}{slash}{choice}"
     for name in ("feedback_id", "replaces"):
         if isinstance(document.get(name), str) and "!" in document[name]:
             document[name] = claim(document[name], tenant)
@@ -157,11 +153,15 @@ def _claimed(document: Any, tenant: str) -> Any:
 def _granted(record: Feedback, grant: Grant, user: str | None) -> str | None:
     """The user of a record that came by a token. Raises ApiError (403) for what the token does not
     allow."""
-    for named in (record.interaction_id, record.replaces):
-        if named is not None and named.partition("!")[0] != grant.interaction:
-            raise ApiError(403, "the token is for another interaction", code="token_subject")
-    if record.interaction_id is None:
-        raise ApiError(403, "the token is for one interaction", code="token_subject")
+    subjects = {record.interaction_id}
+    if record.replaces is not None:
+        subjects.add(record.replaces.partition("!")[0])
+    if record.preferred_over is not None:
+        subjects.add(ids.other_answer(grant.interaction, record.preferred_over)[0])
+    if subjects != {grant.interaction}:
+        raise ApiError(403, "the token is for another interaction", code="token_subject")
+    if record.source == "grader":
+        raise ApiError(403, "a grader needs a key", code="token_source")
     if record.action == "set" and grant.metrics is not None and record.metric not in grant.metrics:
         raise ApiError(403, f"the token is not for {record.metric}", code="token_metric")
     if user is not None and user != grant.user:
@@ -170,10 +170,12 @@ def _granted(record: Feedback, grant: Grant, user: str | None) -> str | None:
 
 
 def _check(record: Feedback, kinds: Mapping[str, str], now_ms: int) -> None:
-    if record.source not in _SOURCES or record.grader is not None:
+    if record.source not in _SOURCES:
         raise InvalidRecord("source", f"source is one of {', '.join(_SOURCES)}")
-    if not 0 <= record.choice <= _LARGEST_CHOICE:
-        raise InvalidRecord("choice", f"choice is between 0 and {_LARGEST_CHOICE}")
+    if (record.source == "grader") != bool(record.grader):
+        raise InvalidRecord("source", "a grader, and nobody else, gives its name in grader")
+    if not 0 <= record.choice < ids.MAX_CHOICES:
+        raise InvalidRecord("choice", f"choice is between 0 and {ids.MAX_CHOICES - 1}")
     if record.interaction_id is not None:
         check_turn(record.interaction_id, now_ms)
     wanted = kinds.get(record.metric or "")

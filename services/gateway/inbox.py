@@ -24,6 +24,7 @@ from services.gateway.fate import Fate, Unavailable
 from tailrace import ids
 from tailrace.errors import InvalidRecord
 from tailrace.events import Feedback
+from tailrace.feedback_json import same
 
 _RETRY = {"retry-after": "5"}
 
@@ -84,7 +85,7 @@ class Inbox:
         said: dict[str, Feedback] = {}
         for record in records:
             first = said.setdefault(record.feedback_id, record)
-            if first is not record and feedback.digest(first) != feedback.digest(record):
+            if first is not record and same(first) != same(record):
                 raise _conflict(record)
         claims = dict(zip(said, await self._fate.claim_all(list(said.values())), strict=True))
         claimed = [said[name] for name, claim in claims.items() if claim == "new"]

@@ -34,8 +34,8 @@ class Settings(Common, frozen=True, kw_only=True):
     origins: tuple[str, ...] = ()
     """Origins (https://app.example.com) whose pages may call the feedback routes. Empty: none."""
     metrics: dict[str, str] = {}
-    """Feedback metric to the kind of its values (boolean, number, category, comment,
-    demonstration); feedback of another kind is refused. Metrics not named here are not checked."""
+    """Feedback metric to the kind of its values (boolean, number, category, comment, demonstration,
+    preference); feedback of another kind is refused. Metrics not named here are not checked."""
     max_body_bytes: int = 4 * 1024 * 1024
     """A larger request body is refused with 413."""
     max_record_bytes: int = 7 * 1024 * 1024

@@ -8,7 +8,10 @@ import pytest
 
 from services.gateway import feedback
 from services.gateway.caller import Caller
+from services.gateway.tokens import Grant
 from tailrace import ids, topics
+from tailrace.events import FeedbackContent
+from tailrace.feedback_json import same
 from tailrace.log import memory
 from tests.gateway.conftest import read
 from tests.gateway.fakevllm import wait_until
@@ -68,6 +71,25 @@ def test_ids_are_made_and_completed():
         (thumbs(choice=-1), 400, None),
         (thumbs(choice=128), 400, None),
         (thumbs(source="grader"), 400, "source"),
+        (thumbs(source="engine"), 400, "source"),
+        (thumbs(kind="number"), 400, "value"),
+        (thumbs(kind="comment", metric_name="note"), 400, "value"),
+        (thumbs(kind="thing"), 400, "kind"),
+        (thumbs(kind="preference", metric_name="best"), 400, "preferred_over"),
+        (thumbs(preferred_over="1"), 400, "value"),
+        (thumbs(metric_name="best", preferred_over="0", value=...), 400, "preferred_over"),
+        (thumbs(metric_name="best", preferred_over="128", value=...), 400, "preferred_over"),
+        (thumbs(metric_name="best", preferred_over="1", value=False), 400, "value"),
+        (
+            thumbs(metric_name="best", preferred_over="acme:s~0000000000000", value=...),
+            403,
+            "foreign",
+        ),
+        (
+            thumbs(metric_name="best", preferred_over="other~0000000000000", value=...),
+            400,
+            "preferred_over",
+        ),
         (thumbs(grader="me"), 400, "source"),
         (thumbs(action="retract", value=...), 400, "action"),
         (thumbs(metricname="x"), 400, "json"),
@@ -81,6 +103,49 @@ def test_what_is_refused(document, status, code):
     assert (caught.value.status, caught.value.code) == (status, code or caught.value.code)
 
 
+def test_every_kind_becomes_its_field():
+    bare = TURN.partition(":")[2]
+    edit = {"metric_name": "edit", "kind": "demonstration", "value": "Better."}
+    best = {"metric_name": "best", "value": ...}
+    for said, field, value in (
+        ({}, "boolean", True),
+        ({"metric_name": "stars", "value": 4}, "number", 4.0),
+        ({"metric_name": "tone", "value": "kind"}, "category", "kind"),
+        ({"metric_name": "comment", "value": "so so"}, "content", FeedbackContent(text="so so")),
+        (edit, "content", FeedbackContent(text="Better.")),
+        (best | {"preferred_over": "1"}, "preferred_over", "1"),
+        (best | {"preferred_over": f"{bare}/2"}, "preferred_over", f"{TURN}/2"),
+    ):
+        (record,), _ = parse(thumbs(**said))
+        assert getattr(record, field) == value, said
+    assert parse(thumbs(**edit))[0][0].kind == "demonstration"
+    preferred = parse(thumbs(**best, preferred_over="1"), {"best": "preference"})
+    assert preferred[0][0].kind == "preference"
+
+
+def test_a_grader_gives_its_name_and_holds_a_key():
+    graded = thumbs(source="grader", grader="polite", metric_name="polite", value=0.5)
+    (record,), _ = parse(graded)
+    assert (record.source, record.grader, record.number) == ("grader", "polite", 0.5)
+    page = Caller("default", None, Grant(interaction=TURN, expires_s=1))
+    with pytest.raises(feedback.ApiError) as caught:
+        feedback.read(json.dumps(graded).encode(), page, user=None, kinds={}, now_ms=NOW_MS)
+    assert (caught.value.status, caught.value.code) == (403, "token_source")
+
+
+def test_a_token_prefers_among_the_choices_of_its_interaction():
+    page = Caller("default", None, Grant(interaction=TURN, expires_s=1))
+
+    def prefer(over):
+        said = thumbs(metric_name="best", preferred_over=over, value=...)
+        return feedback.read(json.dumps(said).encode(), page, user=None, kinds={}, now_ms=NOW_MS)
+
+    assert prefer("1") and prefer(f"{TURN}/1")
+    with pytest.raises(feedback.ApiError) as caught:
+        prefer("default:chat~0000000000000")
+    assert (caught.value.status, caught.value.code) == (403, "token_subject")
+
+
 def test_an_array_says_which_is_wrong():
     with pytest.raises(feedback.ApiError) as caught:
         parse([thumbs(), thumbs(choice=-1)])
@@ -91,7 +156,7 @@ def test_a_retraction_is_the_same_each_time():
     first = feedback.retraction(f"{TURN}!t", ME, user=None, now_ms=1)
     again = feedback.retraction(f"{TURN}!t", ME, user=None, now_ms=2)
     assert first.feedback_id == again.feedback_id
-    assert feedback.digest(first) == feedback.digest(again)
+    assert same(first) == same(again)
     assert (first.action, first.replaces, first.interaction_id) == ("retract", f"{TURN}!t", TURN)
 
 
