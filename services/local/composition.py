@@ -15,6 +15,7 @@ from services.local.document import Document
 from services.local.placement import omp_binding, place
 from services.local.programs import Program
 from services.local.settings import Settings
+from tailrace.errors import SettingsError
 
 _GRACE_S = {"kafka": 30.0, "redis": 10.0, "trainer": 40.0, "engine": 25.0, "gateway": 35.0}
 _STAGE = {"redis": 1, "kafka": 2}
@@ -57,6 +58,19 @@ class Addresses(msgspec.Struct, frozen=True, kw_only=True):
         if service == "gateway":
             return self.gateway
         return f"http://127.0.0.1:{self.ports[f'{service}_metrics']}"
+
+
+def check(settings: Settings, user: Mapping[str, object]) -> None:
+    """Raises SettingsError where a service is to run that cannot without the user's word.
+
+    ``user`` is what the user set for the services.
+    """
+    graders = user.get("graders")
+    named = isinstance(graders, Mapping) and "spec" in graders
+    if "graders" in settings.services and not named:
+        raise SettingsError(
+            "graders.spec: not set; name the graders' file, or leave graders out of local.services"
+        )
 
 
 def compose(settings: Settings, addresses: Addresses, model_dir: Path, token: str) -> Document:

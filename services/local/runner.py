@@ -22,7 +22,7 @@ import threading
 import time
 
 from services.local import broker, guardian, lock, preparation, processes, redis
-from services.local.composition import Addresses, program
+from services.local.composition import Addresses, check, program
 from services.local.programs import Program, Report
 from services.local.settings import Settings
 from services.local.status import Event, Status, last_line, listening, readiness
@@ -82,8 +82,9 @@ class Runner:
     def start(self) -> None:
         """Prepare and start everything; return when all services are ready.
 
-        Raises lock.AlreadyRunning, preflight.Shortage, jars.PreparationError, ValueError (a port is
-        taken), StartError or Stopped. Whatever is raised, :meth:`stop` has been done.
+        Raises SettingsError, lock.AlreadyRunning, preflight.Shortage, jars.PreparationError,
+        ValueError (a port is taken), StartError or Stopped. Whatever is raised, :meth:`stop` has
+        been done.
         """
         try:
             self._start()
@@ -124,6 +125,7 @@ class Runner:
         return statuses
 
     def _start(self) -> None:
+        check(self.settings, self._user)
         self.state_dir.mkdir(parents=True, exist_ok=True)
         (self.state_dir / "logs").mkdir(exist_ok=True)
         self._lock = lock.take(self.state_dir, self._ending)

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+import subprocess
+import sys
 
-from services.local.composition import Addresses, compose
+import pytest
+
+from services.local.composition import Addresses, check, compose
 from services.local.settings import Settings
+from tailrace.errors import SettingsError
+from tests.borders.test_imports import ROOT
 
 PORTS = dict.fromkeys(("kafka", "redis", "gateway", "vllm"), 1)
 
@@ -20,3 +26,27 @@ def test_a_rewards_worker_keeps_its_name_on_the_embedded_broker_only() -> None:
     assert document(Settings())["rewards"]["instance"] == "local"  # type: ignore[index]
     shared = document(Settings(kafka="127.0.0.1:9092"))
     assert "instance" not in shared["rewards"]  # type: ignore[operator]
+
+
+def test_graders_run_where_their_spec_is_named() -> None:
+    with_graders = Settings(services=("gateway", "graders"))
+    with pytest.raises(SettingsError, match=r"graders\.spec"):
+        check(with_graders, {"graders": {"share": "0/1"}})
+    check(with_graders, {"graders": {"spec": "graders.toml"}})
+    check(Settings(), {})
+    assert document(with_graders)["graders"] == {"metrics_port": 2}
+
+
+def test_a_start_without_it_ends_with_2(tmp_path: Path) -> None:
+    file = tmp_path / "tailrace.toml"
+    file.write_text(f'state_dir = "{tmp_path}/state"\n[local]\nservices = ["graders"]\n')
+    done = subprocess.run(
+        [sys.executable, "-m", "services.local", "up", "--settings", str(file)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 2
+    assert "graders.spec" in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "state").exists()
