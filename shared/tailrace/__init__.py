@@ -2,6 +2,7 @@
 
 >>> import tailrace
 >>> tailrace.Client("http://127.0.0.1:8080").feedback(answer.id, True)     # doctest: +SKIP
+>>> tailrace.FeedbackProducer("127.0.0.1:9092").send(answer.id, True)      # doctest: +SKIP
 >>> for update in tailrace.ModelUpdates("127.0.0.1:9092", "my-model"): ... # doctest: +SKIP
 >>> for record, event in tailrace.read("alarms", follow=True): ...         # doctest: +SKIP
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from tailrace.errors import LogError as LogError
     from tailrace.errors import TailraceError as TailraceError
     from tailrace.errors import UpdateRefused as UpdateRefused
+    from tailrace.producer import FeedbackProducer as FeedbackProducer
     from tailrace.reading import read as read
     from tailrace.updates import ModelUpdates as ModelUpdates
 
@@ -28,6 +30,7 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 _HOMES = {
     "Client": "tailrace.client",
+    "FeedbackProducer": "tailrace.producer",
     "FeedbackRefused": "tailrace.client",
     "InvalidRecord": "tailrace.errors",
     "LogError": "tailrace.errors",
@@ -39,6 +42,7 @@ _HOMES = {
 
 __all__ = [
     "Client",
+    "FeedbackProducer",
     "FeedbackRefused",
     "InvalidRecord",
     "LogError",

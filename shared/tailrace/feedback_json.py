@@ -80,6 +80,25 @@ def decode(value: bytes, *, now_ms: int, headers: Mapping[str, bytes] | None = N
     return from_document(document, now_ms=now_ms)
 
 
+def document(
+    subject: str,
+    value: bool | float | str | None = None,
+    *,
+    metric: str = "thumbs",
+    tags: Mapping[str, str] | None = None,
+    **said: Any,
+) -> dict[str, Any]:
+    """The JSON object that says something about an interaction or a session.
+
+    ``said`` are other keys of the table; those that are None are left out. Not checked.
+    """
+    key = "inference_id" if ids.is_interaction(subject) else "episode_id"
+    given = {"value": value, "tags": dict(tags) if tags else None, **said}
+    return {key: subject, "metric_name": metric} | {
+        name: what for name, what in given.items() if what is not None
+    }
+
+
 def same(record: Feedback) -> bytes:
     """16 bytes of what was said: equal for two records that differ in their event time or in the
     key that authenticated them alone, as a retry may."""

@@ -27,6 +27,7 @@ _CHOICE = re.compile(r"[0-9]{1,3}")
 MAX_CHOICES = 128
 """Answers of one request: choices are 0 to one less."""
 _NAMESPACE = uuid.UUID("6f1d1b52-7f0e-5c55-9e0d-6a7461696c72")
+_RETRACTIONS = uuid.UUID("0d6c3c4f-52a1-5d2c-8a3e-7472616365ff")
 
 
 class ForeignTenant(InvalidRecord):
@@ -115,6 +116,15 @@ def feedback_of_event(subject: str, source: str, event_id: str) -> str:
         return f"{subject}!{tail}"
     derived = uuid.uuid5(_NAMESPACE, f"{source}\x1f{event_id}")
     return f"{subject}!{derived.hex}"
+
+
+def retraction_of(feedback: str) -> str:
+    """The id of the feedback that takes ``feedback`` back: one, however often that is said.
+
+    Raises InvalidRecord when it is no feedback id.
+    """
+    token = uuid.uuid5(_RETRACTIONS, feedback).hex
+    return feedback_of(subject_of(feedback), f"retract-{token}")
 
 
 def subject_of(feedback: str) -> str:

@@ -4,7 +4,7 @@ import httpx
 import pytest
 
 import tailrace
-from tailrace import Client, FeedbackRefused
+from tailrace import Client, FeedbackRefused, feedback_json
 
 TURN = "default:s~0000000000000"
 
@@ -43,6 +43,73 @@ def test_feedback_is_sent_as_the_gateway_takes_it() -> None:
     assert second["replaces"] == "default:s!old"
     assert str(seen[0].url) == "http://gateway/v1/feedback"
     assert seen[0].headers["authorization"] == "Bearer key"
+
+
+def test_each_kind_has_its_words() -> None:
+    client, seen = _client(httpx.Response(202, json={}))
+    client.feedback(TURN, "say so", metric="edit", kind="demonstration", choice=2)
+    client.feedback(TURN, preferred_over="1", metric="better", feedback_id="mine", user="u")
+    client.feedback(TURN, 0.5, metric="polite", source="grader", grader="polite")
+    first, second, third = (json.loads(request.content) for request in seen)
+    assert (first["kind"], first["choice"], first["value"]) == ("demonstration", 2, "say so")
+    assert second == {
+        "inference_id": TURN,
+        "metric_name": "better",
+        "preferred_over": "1",
+        "feedback_id": "mine",
+        "user": "u",
+    }
+    assert (third["source"], third["grader"]) == ("grader", "polite")
+    for document in (first, second, third):
+        assert feedback_json.from_document(document, now_ms=1).metric == document["metric_name"]
+
+
+def test_a_batch_is_split_and_keeps_its_ids() -> None:
+    sent: list[list[dict[str, object]]] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        documents = json.loads(request.content)
+        sent.append(documents)
+        if len(sent) == 2:
+            return httpx.Response(503, headers={"retry-after": "7"})
+        ids = [{"feedback_id": f"{TURN}!{one['feedback_id']}"} for one in documents]
+        return httpx.Response(202, json=ids)
+
+    paused: list[float] = []
+    transport = httpx.MockTransport(answer)
+    said = {"inference_id": TURN, "metric_name": "thumbs", "value": True}
+    documents = [said | ({"feedback_id": "mine"} if n == 5 else {}) for n in range(2001)]
+    with Client("http://gateway", transport=transport, sleep=paused.append) as client:
+        given = client.batch(documents)
+        assert client.batch([]) == []
+    assert [len(part) for part in sent] == [1000, 1000, 1000, 1]
+    assert sent[1] == sent[2], "a retry says the same under the same ids"
+    assert paused == [7.0]
+    assert given[5] == f"{TURN}!mine"
+    assert len(set(given)) == 2001
+    assert given == [
+        f"{TURN}!{one['feedback_id']}" for part in (*sent[:1], *sent[2:]) for one in part
+    ]
+
+
+def test_a_batch_that_is_refused_says_so() -> None:
+    client, _ = _client(httpx.Response(400, json={"error": {"message": "item 3: no value"}}))
+    with pytest.raises(FeedbackRefused, match="item 3"):
+        client.batch([{"inference_id": TURN}])
+
+
+def test_a_page_has_a_token_in_place_of_a_key() -> None:
+    client, seen = _client(httpx.Response(201, json={"token": "trt1.a.b", "expires": "soon"}))
+    assert client.token(TURN, metrics=["thumbs"], expires_in_s=60) == "trt1.a.b"
+    asked = json.loads(seen[0].content)
+    assert asked == {"inference_id": TURN, "metrics": ["thumbs"], "expires_in_s": 60}
+    assert str(seen[0].url) == "http://gateway/v1/feedback/tokens"
+    transport = httpx.MockTransport(lambda r: seen.append(r) or httpx.Response(202, json={}))
+    with Client("http://gateway", token="trt1.a.b", transport=transport) as page:
+        page.feedback(TURN, True)
+    assert seen[1].headers["authorization"] == "Bearer trt1.a.b"
+    with pytest.raises(ValueError, match="either"):
+        Client("http://gateway", "key", token="trt1.a.b")
 
 
 def test_retries_keep_the_id() -> None:
