@@ -9,7 +9,7 @@ import sys
 import tailrace
 
 judged, assumed = [], []
-for _, event in tailrace.read("trajectories", kafka=sys.argv[1], since="-1h"):
+for _, event in tailrace.read("trajectories", kafka=sys.argv[1], since="1h"):
     if isinstance(event, tailrace.events.Trajectory):
         assumed.append(1.0 if event.reward is None else event.reward)
         if event.reward is not None:

@@ -11,6 +11,7 @@ import argparse
 from collections.abc import Mapping
 import os
 from pathlib import Path
+import re
 import sys
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,7 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     if argv and argv[0] in ("demo", "up"):
         return _run_in_checkout(argv)
-    arguments = parser().parse_args(argv)
+    arguments = parser().parse_args(_moments(argv))
     if arguments.command is None:
         parser().print_help()
         return 2
@@ -78,12 +79,14 @@ def parser() -> argparse.ArgumentParser:
 
     tail = _command(commands, "tail", "print a topic as JSON lines, newest part or as it comes")
     tail.add_argument("topic")
-    tail.add_argument("--since", metavar="T", help="-10m, 2026-11-20T12:00Z or milliseconds (-10m)")
+    tail.add_argument(
+        "--since", metavar="T", help="10m (ago), 2026-11-20T12:00Z or milliseconds (10m)"
+    )
     tail.add_argument("--follow", "-f", action="store_true", help="go on as records come")
 
     replay = _command(commands, "replay", "print a stretch of a topic as JSON lines")
     replay.add_argument("topic")
-    replay.add_argument("--since", metavar="T", help="from here (the oldest record)")
+    replay.add_argument("--since", metavar="T", help="from here: 1h, a time (the oldest record)")
     replay.add_argument("--until", metavar="T", help="up to here (now)")
     replay.add_argument(
         "--events", action="store_true", help="the events alone, without coordinates"
@@ -109,6 +112,14 @@ def parser() -> argparse.ArgumentParser:
     letters.add_argument("--since", metavar="T", help="from here (the oldest record)")
     letters.add_argument("--reason", help="only those with this reason")
     return found
+
+
+def _moments(argv: list[str]) -> list[str]:
+    """``-1h`` is a moment, which argparse would take for an option."""
+    return [
+        arg[1:] if before in ("--since", "--until") and re.fullmatch(r"-\d+[smhd]", arg) else arg
+        for before, arg in zip(["", *argv], argv, strict=False)
+    ]
 
 
 def _command(commands: argparse._SubParsersAction, name: str, text: str) -> argparse.ArgumentParser:  # type: ignore[type-arg]

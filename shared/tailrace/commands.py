@@ -87,7 +87,7 @@ def _print(arguments: argparse.Namespace, common: Common, log: Log) -> int:
     follow = getattr(arguments, "follow", False)
     since = arguments.since
     if arguments.command == "tail" and since is None and not follow:
-        since = "-10m"
+        since = "10m"
     items = reading.read(
         arguments.topic,
         log=log,

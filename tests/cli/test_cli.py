@@ -10,6 +10,7 @@ import pytest
 from tailrace import cli, commands, events, status, topics
 from tailrace.errors import LogError, SettingsError
 from tailrace.log.memory import MemoryLog
+from tailrace.reading import moment_ms
 from tailrace.settings import Common
 from tailrace.stream import Writer, publish_schemas, read_all
 from tailrace.wire import Wire
@@ -212,6 +213,13 @@ def test_a_letter_that_was_cut_is_not_brought_back(capsys: pytest.CaptureFixture
     assert f"left: offset 0 was cut, see feedback/{record.partition}/0" in said.err
     assert "0 records appended again" in said.out
     assert len(list(read_all(log, "feedback"))) == 1
+
+
+@pytest.mark.parametrize("given", [["--since", "1h"], ["--since", "-1h"], ["--since=-1h"]])
+def test_a_moment_ago_is_no_option(given: list[str]) -> None:
+    found = cli.parser().parse_args(cli._moments(["tail", "feedback", *given]))
+    assert moment_ms(found.since, 7_200_000) == 3_600_000
+    assert cli._moments(["send", "a", "-1h"]) == ["send", "a", "-1h"]
 
 
 def test_values_on_the_command_line() -> None:
