@@ -9,8 +9,17 @@ from __future__ import annotations
 from services.rewards.entry import Heard
 from services.rewards.facts import FeedbackFact
 from services.rewards.spec import Spec
-from tailrace import events, feedback_json
+from tailrace import events, feedback_json, ids
 from tailrace.log.base import LogRecord
+
+
+def kind_of(event: events.Feedback) -> str | None:
+    """comment, demonstration or preference; None where the value alone says what it is."""
+    if event.kind is not None:
+        return event.kind if event.kind in ("comment", "demonstration", "preference") else None
+    if not (event.boolean is None and event.number is None and event.category is None):
+        return None
+    return "comment" if event.preferred_over is None else "preference"
 
 
 class Account:
@@ -41,6 +50,10 @@ class Account:
         """What is kept of a feedback record that is not a repetition."""
         metric = self._spec.metrics.get(event.metric or "")
         retract = event.action == "retract"
+        kind = None if retract else kind_of(event)
+        loser = None
+        if kind == "preference" and event.interaction_id and event.preferred_over:
+            loser = ids.other_answer(event.interaction_id, event.preferred_over)
         return FeedbackFact(
             offset=record.offset,
             time_ms=record.time_ms,
@@ -54,6 +67,8 @@ class Account:
             boolean=event.boolean,
             number=event.number,
             category=event.category,
+            kind=kind,
+            preferred_over=loser,
             final=metric is not None and metric.final and not retract,
             body=feedback_json.same(event),
         )

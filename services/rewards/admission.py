@@ -6,6 +6,7 @@ refused registers no id and touches no entry.
 
 from __future__ import annotations
 
+from contextlib import suppress
 import math
 
 from tailrace import ids
@@ -16,7 +17,6 @@ from tailrace.partition import partition_of
 
 FUTURE_MS = 24 * 3600 * 1000
 """A turn token that is further ahead of the log than this was not made by a gateway's clock."""
-MAX_CHOICES = 128
 _KINDS = (None, "boolean", "number", "category", "comment", "demonstration", "preference")
 
 
@@ -38,7 +38,7 @@ def check_turn(record: LogRecord, event: Prompt | Output, partitions: int, horiz
             raise Refused("foreign", "foreign", f"{event.interaction_id!r} is not {event.tenant}'s")
         if event.session_id != session:
             raise Refused("invalid", "id", f"{event.session_id!r} is not {session!r}")
-    elif not 0 <= event.choice < MAX_CHOICES:
+    elif not 0 <= event.choice < ids.MAX_CHOICES:
         raise Refused("invalid", "choice", f"choice {event.choice}")
     _check_place(record, session, partitions)
     _check_age(record, event.interaction_id, horizon_ms)
@@ -51,8 +51,9 @@ def check_feedback(record: LogRecord, event: Feedback, partitions: int, horizon_
         raise Refused("invalid", "id", f"{event.feedback_id!r} is no feedback id")
     named = [event.feedback_id, event.interaction_id, event.session_id, event.replaces]
     tenants = {_tenant_of(name) for name in named if name is not None}
-    if event.preferred_over is not None and ":" in event.preferred_over:
-        tenants.add(_tenant_of(event.preferred_over))
+    if ":" in (other := (event.preferred_over or "").partition("/")[0]):
+        with suppress(Refused):  # _check_value says what is wrong with it
+            tenants.add(_tenant_of(other))
     if event.tenant is not None:
         tenants.add(event.tenant)
     if len(tenants) > 1:
@@ -68,11 +69,14 @@ def check_feedback(record: LogRecord, event: Feedback, partitions: int, horizon_
     if event.session_id is not None and event.session_id != session:
         raise Refused("invalid", "subject", f"{subject!r} is not of {event.session_id!r}")
     _check_place(record, session, partitions)
-    if not 0 <= event.choice < MAX_CHOICES:
+    if not 0 <= event.choice < ids.MAX_CHOICES:
         raise Refused("invalid", "choice", f"choice {event.choice}")
     _check_value(event)
     if event.interaction_id is not None:
         _check_age(record, event.interaction_id, horizon_ms)
+    loser = _loser(event)
+    if loser is not None:
+        _check_age(record, loser, horizon_ms)
 
 
 def _check_value(event: Feedback) -> None:
@@ -98,6 +102,21 @@ def _check_value(event: Feedback) -> None:
         raise Refused("invalid", "value", "nothing is said")
     if event.kind is not None and given[event.kind] is None:
         raise Refused("invalid", "value", f"a {event.kind} without its value")
+
+
+def _loser(event: Feedback) -> str | None:
+    """The interaction that another was preferred over."""
+    if event.preferred_over is None or event.action == "retract":
+        return None
+    if event.interaction_id is None:
+        raise Refused("invalid", "preferred_over", "a preference is about an interaction")
+    try:
+        loser = ids.other_answer(event.interaction_id, event.preferred_over)
+    except InvalidRecord as error:
+        raise Refused("invalid", error.reason, str(error)) from None
+    if loser == (event.interaction_id, event.choice):
+        raise Refused("invalid", "preferred_over", "an answer is preferred over itself")
+    return loser[0]
 
 
 def _check_place(record: LogRecord, session: str, partitions: int) -> None:

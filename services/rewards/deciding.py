@@ -10,7 +10,7 @@ import json
 
 from services.rewards import emission, facts, session
 from services.rewards.entry import Entry, Heard, Interaction, View
-from services.rewards.facts import Closing, Settled, Verdict, key_of
+from services.rewards.facts import Closing, FeedbackFact, Settled, Verdict, key_of
 from services.rewards.memory import Memory
 from services.rewards.score import Said, Score, score
 from services.rewards.spec import Spec
@@ -62,7 +62,16 @@ class Decider:
         entry = known.interactions[closing.interaction_id].entry(closing.choice)
         said = [self._memory.account.by_offset[offset].fact for offset in closing.inputs]
         prompt, output = self._content(entry)
-        return emission.trajectory(self._partition, closing, prompt, output, said, time_ms)
+        edit = self._demonstration(said)
+        return emission.trajectory(self._partition, closing, prompt, output, said, time_ms, edit)
+
+    def _demonstration(self, said: list[FeedbackFact]) -> str | None:
+        """The text of the newest edit of the answer."""
+        for fact in reversed(said):
+            if fact.kind == "demonstration" and fact.interaction_id is not None:
+                value = self._store.get(key_of(self._partition, "feedback", fact.offset))
+                return None if value is None else facts.text(value)
+        return None
 
     def _look(self, entry: Entry, view: View) -> Closing | None:
         """Close or revise an entry, or note when to look again."""
@@ -111,7 +120,10 @@ class Decider:
                 signals = session.signals(entry, spec, view, deadline_ms)
             else:
                 signals = entry.closings[0][1].signals
-            told = [Said(h.fact, share) for h, share in zip(said, shares, strict=True)]
+            told = [
+                Said(heard.fact, share, heard.fact.rejects(interaction.id, entry.choice))
+                for heard, share in zip(said, shares, strict=True)
+            ]
             result = self._score(entry, told, lost, signals)
         revision = 0 if last is None else last.revision + 1
         inputs = [f"r{revision}", *(heard.fact.feedback_id for heard in said)]

@@ -21,7 +21,8 @@ ROOM_BYTES = 64 * 1024
 MAX_FEEDBACK_IDS = 1000
 """Named by a trajectory that would not fit otherwise."""
 _WITHOUT: dict[str, Any] = {
-    **{"content": None, "tags": {}, "feedback_ids": [], "weight_versions": [], "sampling": {}},
+    **{"content": None, "tags": {}, "feedback_ids": [], "preferred_over": []},
+    **{"weight_versions": [], "sampling": {}},
     **dict.fromkeys(("user", "principal", "route", "group_id", "task", "logprobs_mode", "model")),
     **dict.fromkeys(("engine", "finish_reason", "error")),
 }
@@ -95,13 +96,14 @@ def trajectory(
     output: Kept[events.Output],
     said: list[FeedbackFact],
     time_ms: int,
+    demonstration: str | None = None,
 ) -> Send:
     """The trajectory of a closing, from the kept records and the feedback that counts.
 
     Without consent there is no content; nor where it would not fit a record, see :func:`_fitted`.
     """
     asked, answered = prompt.record, output.record
-    content = None if asked.learn is not True else _content(asked, answered)
+    content = None if asked.learn is not True else _content(asked, answered, demonstration)
     times = [fact.time_ms for fact in said]
     made = events.Trajectory(
         trajectory_id=closing.trajectory_id,
@@ -114,6 +116,7 @@ def trajectory(
         components=closing.components,
         reward_spec=closing.spec,
         feedback_ids=[fact.feedback_id for fact in said],
+        preferred_over=_below(closing, said),
         tenant=ids.tenant_of(closing.interaction_id),
         principal=asked.principal,
         user=asked.user,
@@ -170,8 +173,21 @@ def _fits(made: events.Trajectory) -> bool:
     return len(encode(made)) <= MAX_RECORD_BYTES - ROOM_BYTES
 
 
-def _content(asked: events.Prompt, answered: events.Output) -> events.TrajectoryContent | None:
-    if asked.content is None and answered.content is None:
+def _below(closing: Closing, said: list[FeedbackFact]) -> list[str]:
+    """The answers that lost against this one, each once."""
+    lost = (
+        ids.answer(*fact.preferred_over)
+        for fact in said
+        if fact.preferred_over is not None
+        and not fact.rejects(closing.interaction_id, closing.choice)
+    )
+    return list(dict.fromkeys(lost))
+
+
+def _content(
+    asked: events.Prompt, answered: events.Output, demonstration: str | None
+) -> events.TrajectoryContent | None:
+    if asked.content is None and answered.content is None and demonstration is None:
         return None
     before = asked.content or events.PromptContent()
     after = answered.content or events.OutputContent()
@@ -181,4 +197,5 @@ def _content(asked: events.Prompt, answered: events.Output) -> events.Trajectory
         message=after.message,
         token_ids=after.token_ids,
         logprobs=after.logprobs,
+        demonstration=demonstration,
     )

@@ -10,7 +10,7 @@ key                     value
 ======================  =============================================================
 ``<p>/prompts/<o>``     Kept prompt: append time, Prompt
 ``<p>/outputs/<o>``     Kept output: append time, Output
-``<p>/feedback/<o>``    FeedbackFact
+``<p>/feedback/<o>``    FeedbackFact, and the text of a demonstration
 ``<p>/refused/<o>``     Refusal: feedback at that offset that no schema fitted at the time
 ``<p>/ticks/<o>``       Tick that had to wait for its ends
 ``<p>/verdict/<o>/<n>`` Verdict: part n of what the tick at that offset decided
@@ -24,7 +24,7 @@ from typing import Generic, Protocol, TypeVar
 
 import msgspec
 
-from tailrace.events import Component, Output, Prompt
+from tailrace.events import Component, Feedback, Output, Prompt
 from tailrace.topics import MAX_RECORD_BYTES
 
 MAX_VALUE_BYTES = MAX_RECORD_BYTES + 512 * 1024
@@ -108,6 +108,10 @@ class FeedbackFact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     boolean: bool | None = None
     number: float | None = None
     category: str | None = None
+    kind: str | None = None
+    """comment, demonstration or preference; of other kinds the value says it."""
+    preferred_over: tuple[str, int] | None = None
+    """The interaction and choice that lost."""
     final: bool = False
     body: bytes = b""
     """Digest of everything that makes the same id a duplicate or a conflict."""
@@ -116,6 +120,24 @@ class FeedbackFact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     def subject(self) -> str:
         """The interaction or session that it is about."""
         return self.feedback_id.partition("!")[0]
+
+    @property
+    def answers(self) -> list[tuple[str, int]]:
+        """The interactions and choices that it names: none where it is about a session."""
+        if self.interaction_id is None:
+            return []
+        named = [(self.interaction_id, self.choice)]
+        return named if self.preferred_over is None else [*named, self.preferred_over]
+
+    def rejects(self, interaction_id: str, choice: int) -> bool:
+        """Whether it prefers another answer over this one."""
+        return self.preferred_over == (interaction_id, choice)
+
+
+class _Demonstration(FeedbackFact, frozen=True, kw_only=True, omit_defaults=True):
+    """As it is stored: with its text."""
+
+    text: str | None = None
 
 
 class Refusal(msgspec.Struct, frozen=True):
@@ -192,6 +214,18 @@ def parse_key(key: bytes) -> tuple[int, str, int]:
 def encode(value: object) -> bytes:
     """A table value."""
     return _ENCODER.encode(value)
+
+
+def encode_feedback(fact: FeedbackFact, event: Feedback) -> bytes:
+    """A feedback's table value: of a demonstration with the text, which the memory goes without."""
+    if fact.kind != "demonstration" or event.content is None:
+        return encode(fact)
+    return encode(_Demonstration(**msgspec.structs.asdict(fact), text=event.content.text))
+
+
+def text(value: bytes) -> str | None:
+    """The text in a feedback's table value."""
+    return msgspec.msgpack.decode(value, type=_Demonstration).text
 
 
 def in_parts(

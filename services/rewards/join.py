@@ -226,7 +226,7 @@ class Join:
         if heard is None:
             fact = self._memory.account.fact_of(record, event)
             key = key_of(self.partition, "feedback", record.offset)
-            self._store.insert(key, facts.encode(fact))
+            self._store.insert(key, facts.encode_feedback(fact, event))
             heard = self._memory.take_feedback(fact)
         if heard.fact.retract:
             return [answer("no_target" if heard.fact.target is None else "applied")]

@@ -95,8 +95,8 @@ class Memory:
                 session.heard.append(heard)
                 session.changed()
                 self.pending.add(heard)
-            else:
-                self._interaction(fact.interaction_id).entry(fact.choice).heard.append(heard)
+            for interaction_id, choice in fact.answers:
+                self._interaction(interaction_id).entry(choice).heard.append(heard)
             self.unsettled.add(heard)
             self.schedule(fact.time_ms + spec.orphan_ms, heard)
         target = None if fact.target is None else self.account.by_offset.get(fact.target)
@@ -112,10 +112,11 @@ class Memory:
         if fact.interaction_id is None:
             for interaction in session.interactions.values():
                 yield from interaction.entries.values()
-        elif not fact.retract and fact.interaction_id in session.interactions:
-            entry = session.interactions[fact.interaction_id].entries.get(fact.choice)
-            if entry is not None:
-                yield entry
+        elif not fact.retract:
+            for interaction_id, choice in fact.answers:
+                named = session.interactions.get(interaction_id)
+                if named is not None and choice in named.entries:
+                    yield named.entries[choice]
 
     def apply(self, verdict: Verdict) -> None:
         """Take note of what a tick decided. What the horizon has passed is no longer here."""
@@ -197,8 +198,7 @@ class Memory:
 
     @staticmethod
     def _newest_ms(fact: FeedbackFact) -> int:
-        subject_ms = 0 if fact.interaction_id is None else ids.turn_time_ms(fact.interaction_id)
-        return max(fact.time_ms, subject_ms)
+        return max(fact.time_ms, *(ids.turn_time_ms(turn) for turn, _ in fact.answers), 0)
 
     def _drop(self, interaction: Interaction) -> None:
         session = interaction.session
@@ -219,7 +219,7 @@ class Memory:
             return
         if heard.fact.interaction_id is None:
             session.heard = [other for other in session.heard if other is not heard]
-        elif entry := next(self.about(heard.fact), None):
+        for entry in [] if heard.fact.interaction_id is None else list(self.about(heard.fact)):
             interaction = entry.interaction
             entry.heard = [other for other in entry.heard if other is not heard]
             if entry.output is None and not entry.heard:

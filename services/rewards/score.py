@@ -20,10 +20,14 @@ from tailrace.events import Component
 
 
 class Said(msgspec.Struct, frozen=True):
-    """A feedback that counts, and how much of it is this answer's."""
+    """A feedback that counts, and how much of it is this answer's.
+
+    ``rejected``: of a preference, this answer is the one that lost.
+    """
 
     fact: FeedbackFact
     share: float = 1.0
+    rejected: bool = False
 
 
 class Score(msgspec.Struct, frozen=True):
@@ -89,9 +93,7 @@ def _combined(spec: Spec, terms: list[tuple[float, float]]) -> float | None:
 
 def _aggregate(metric: Metric, said: list[Said]) -> tuple[float | None, str | None]:
     values = [
-        (worth * one.share, one.share)
-        for one in said
-        if (worth := _worth(metric, one.fact)) is not None
+        (worth * one.share, one.share) for one in said if (worth := _worth(metric, one)) is not None
     ]
     if not values:
         return None, "no_value" if said else "no_feedback"
@@ -115,11 +117,24 @@ def _aggregate(metric: Metric, said: list[Said]) -> tuple[float | None, str | No
     return value, None if share == 1.0 else f"discounted {share:.3g}"
 
 
-def _worth(metric: Metric, feedback: FeedbackFact) -> float | None:
-    if feedback.boolean is not None:
-        return metric.true if feedback.boolean else metric.false
-    if feedback.number is not None:
-        return feedback.number
-    if feedback.category is not None:
-        return metric.categories.get(feedback.category)
+def _worth(metric: Metric, said: Said) -> float | None:
+    fact = said.fact
+    if fact.kind == "preference":
+        return metric.rejected if said.rejected else metric.preferred
+    if fact.kind is not None:
+        return metric.text
+    if fact.boolean is not None:
+        return metric.true if fact.boolean else metric.false
+    if fact.number is not None:
+        return _mapped(metric, fact.number)
+    if fact.category is not None:
+        return metric.categories.get(fact.category)
     return None
+
+
+def _mapped(metric: Metric, number: float) -> float:
+    if metric.range is None:
+        return number
+    low, high = metric.range
+    share = min(max((number - low) / (high - low), 0.0), 1.0)
+    return metric.to[0] + share * (metric.to[1] - metric.to[0])

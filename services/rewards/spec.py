@@ -18,6 +18,11 @@ A TOML file; every key but those of verifiers' kinds has a default::
     true = 1.0               # what a boolean is worth
     false = -1.0
     categories = { good = 1.0, bad = 0.0 }
+    text = -0.5              # a comment or a demonstration is, by itself; leave out: nothing
+    preferred = 1.0          # what a preference is worth to the answer that won ...
+    rejected = 0.0           # ... and to the one that lost
+    range = [1, 5]           # numbers are mapped from here, clamped,
+    to = [-1, 1]             # to there ([0, 1] where left out); no range: they are as they are
     session = "equal"        # feedback about a session is every turn's so far; or the "last" one's;
     discount = 0.9           # or "discounted": times this for each turn that came in between
 
@@ -48,6 +53,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 import hashlib
+import math
 from pathlib import Path
 from typing import Literal
 
@@ -180,6 +186,10 @@ def _check(source: Source, spec: Spec) -> None:
     for key, metric in spec.metrics.items():
         if not 0 <= metric.discount <= 1:
             raise source.error(f"metrics.{key}.discount", "must be between 0 and 1")
+        if metric.range is not None and not 0 < metric.range[1] - metric.range[0] < math.inf:
+            raise source.error(f"metrics.{key}.range", "the lower bound is not below the upper one")
+        if not math.isfinite(metric.to[1] - metric.to[0]):
+            raise source.error(f"metrics.{key}.to", "is too wide")
 
 
 def _check_verifier(source: Source, path: str, verifier: Verifier) -> None:

@@ -19,6 +19,11 @@ class Metric(
     true: float = 1.0
     false: float = 0.0
     categories: dict[str, float] = {}
+    text: float | None = None
+    preferred: float = 1.0
+    rejected: float = 0.0
+    range: tuple[float, float] | None = None
+    to: tuple[float, float] = (0.0, 1.0)
     session: Literal["last", "equal", "discounted"] = "equal"
     discount: float = 0.9
 

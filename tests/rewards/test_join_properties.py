@@ -11,7 +11,7 @@ import pytest
 
 from services.rewards.spec import Spec
 from services.rewards.terms import Implicit, Metric
-from tailrace import ids
+from tailrace import events, ids
 from tests.rewards.history import HOUR_MS, History, interaction_of, read_in_order, read_wildly
 
 SPEC = Spec(
@@ -21,8 +21,8 @@ SPEC = Spec(
     metrics={"thumbs": Metric(), "rating": Metric(aggregate="mean"), "done": Metric(final=True)},
 )
 WAITS = {
-    "thumbs": Metric(wait_s=1, session="discounted"),
-    "rating": Metric(aggregate="mean", wait_s=6, session="last"),
+    "thumbs": Metric(wait_s=1, session="discounted", text=0.3),
+    "rating": Metric(aggregate="mean", wait_s=6, session="last", range=(0, 2)),
     "done": Metric(final=True, wait_s=0.5),
 }
 SIGNALS = {"next_turn": Implicit(wait_s=2), "retry": Implicit(seen=-1.0, unseen=0.0)}
@@ -127,6 +127,14 @@ def add_feedback(
         fields["metric"] = "done"
     elif draw < 0.55:
         fields |= {"kind": "number", "metric": "rating", "boolean": None, "number": 0.5}
+    elif draw < 0.59:
+        text = events.FeedbackContent(text=f"better {number}")
+        fields |= {"kind": "demonstration", "boolean": None, "content": text}
+    elif draw < 0.67:
+        session = ids.session_of(subject)
+        others = [turn for turn in turns[-8:] if ids.session_of(turn) == session] or turns[-1:]
+        over = chance.choice(("0", "1", f"{chance.choice(others)}/1", *others))
+        fields |= {"kind": "preference", "boolean": None, "preferred_over": over}
     tenant = fields.pop("tenant", None)
     if tenant is not None:
         fields["preferred_over"] = "other:s~0000000000000"

@@ -178,3 +178,23 @@ def test_a_length_may_fall_off_slowly() -> None:
     verifier = Verifier(kind="length", min=2, max=4, slope=4, passed=1.0, failed=-1.0)
     worth = [verify(verifier, answer("word " * n))[0] for n in (1, 2, 4, 5, 6, 8, 30)]
     assert worth == [0.5, 1.0, 1.0, 0.5, 0.0, -1.0, -1.0]
+
+
+def test_numbers_are_mapped_into_a_range() -> None:
+    spec = parse("[metrics.stars]\nrange = [1, 5]\nto = [-1, 1]\naggregate = 'last'\n")
+    worth = [
+        score(spec, answer(), [said("stars", number=n)]).reward for n in (1, 3, 4, 5, 9, -1e308)
+    ]
+    assert worth == [-1.0, 0.0, 0.5, 1.0, 1.0, -1.0]
+    assert (
+        score(parse("[metrics.stars]\nrange = [0, 10]"), answer(), [said("stars", number=5)]).reward
+        == 0.5
+    )
+
+
+def test_what_a_text_is_worth() -> None:
+    spec = parse("[metrics.note]\ntext = -0.5\n")
+    for kind in ("comment", "demonstration"):
+        assert score(spec, answer(), [said("note", kind=kind)]).reward == -0.5
+    silent = score(parse("[metrics.note]"), answer(), [said("note", kind="comment")])
+    assert (silent.reward, silent.components[0].reason) == (None, "no_value")

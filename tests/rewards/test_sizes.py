@@ -80,6 +80,27 @@ def test_feedback_ids_are_capped_and_counted() -> None:
     assert (one.first_feedback_log_time_ms, one.last_feedback_log_time_ms) == (0, 69_999)
 
 
+def test_a_demonstration_goes_with_the_content_and_many_preferences_go() -> None:
+    feedback = [
+        FeedbackFact(
+            offset=n,
+            time_ms=n,
+            feedback_id=f"{INTERACTION}!{n}",
+            interaction_id=INTERACTION,
+            kind="preference",
+            preferred_over=(interaction_of("default:" + "s" * 128, 0, n), 0),
+        )
+        for n in range(60_000)
+    ]
+    asked = events.Prompt(interaction_id=INTERACTION, session_id="", event_time_ms=0, learn=True)
+    answered = events.Output(interaction_id=INTERACTION, event_time_ms=0)
+    closing = Closing(interaction_id=INTERACTION, trajectory_id="t")
+    made = trajectory(0, closing, Kept(0, asked), Kept(0, answered), feedback, 0, BIG).record
+    assert isinstance(made, events.Trajectory)
+    assert (made.content, made.preferred_over, made.untrainable) == (None, [], "too_large")
+    assert len(Wire().encode(made)) < MAX_RECORD_BYTES - 32 * 1024
+
+
 def test_a_turn_that_the_store_has_no_room_for_is_a_dead_letter() -> None:
     history = History()
     interaction = interaction_of("default:s", history.now_ms, 1)
