@@ -34,12 +34,13 @@ from services.rewards.faust_app import SOURCE, new_app
 from services.rewards.join import Join
 from services.rewards.metrics import Metrics
 from services.rewards.offsets import KINDS, Offsets
+from services.rewards.outbox import Outbox
 from services.rewards.producer import StrictTransport, die
 from services.rewards.progress import Progress
 from services.rewards.settings import Settings
 from services.rewards.spec import Spec
 from services.rewards.stall import Stall, Stalled
-from services.rewards.table import TABLE, Table, prepare
+from services.rewards.table import CHANGELOG, TABLE, Table, prepare
 from services.rewards.upkeep import Upkeep
 from tailrace import events, topics
 from tailrace.errors import InvalidRecord, UnknownSchema
@@ -65,6 +66,7 @@ class Shell:
         *,
         metrics: Metrics,
         transport: type[StrictTransport] = StrictTransport,
+        outbox: type[Outbox] = Outbox,
         step: Step = lambda name: None,
     ) -> None:
         self._settings = settings
@@ -73,14 +75,15 @@ class Shell:
         self._step = step
         self._progress = Progress(metrics)
         self._prefix = settings.prefix
-        self._partitions = prepare(log, settings.prefix)
+        self._partitions = prepare(log, settings.prefix, spec.lifetime_ms)
         self._wire = Wire(settings.registry)
         self._decoder = Decoder(log, self._wire, prefix=settings.prefix)
         self._kinds = {settings.prefix + kind: kind for kind in KINDS}
         self._joins: dict[int, Join] = {}
         self._begun: set[tuple[str, int]] = set()
         """The topics and partitions of which something was read since the assignment."""
-        self.app = new_app(settings, self._partitions, transport, step)
+        self._outbox = outbox(settings.kafka, die)
+        self.app = new_app(settings, self._partitions, transport, self._outbox, step)
         self._offsets = Offsets(log, self.app.conf.id, settings.prefix)
         self._upkeep = Upkeep(settings, self._offsets, metrics, self._ready_joins, self._write_tick)
         self._table = self.app.Table(
@@ -90,10 +93,6 @@ class Shell:
             value_type=bytes,
         )
         self._inputs = self._raw(*self._kinds)
-        self._outputs = {
-            topic: self._raw(named(topic, settings.prefix))
-            for topic in (topics.TRAJECTORIES, topics.RECEIPTS, topics.TICKS, topics.DEAD_LETTERS)
-        }
         self.app.agent(self._inputs, name="join", concurrency=1)(self._read)
         self.app.on_partitions_revoked.connect(self._on_revoked)
         self.app.on_rebalance_complete.connect(self._on_assigned)
@@ -102,6 +101,7 @@ class Shell:
         """Work until ``stop`` is set, then commit and leave the group."""
         starting = asyncio.ensure_future(self.app.start())
         ticking = asyncio.ensure_future(self._upkeep.run())
+        sending = asyncio.ensure_future(self._outbox.serve())
         stall = Stall(self._settings.stall_s)
         while not stop.is_set():
             recovery = self.app.tables.recovery
@@ -113,7 +113,7 @@ class Shell:
                 die("the table does not recover", error)
             if self.app.crashed:
                 die("faust crashed", self.app.crash_reason)
-            for task in (starting, ticking):
+            for task in (starting, ticking, sending):
                 if task.done() and task.exception() is not None:
                     die("the worker could not go on", task.exception())
             await asyncio.sleep(0.1)
@@ -121,6 +121,8 @@ class Shell:
         starting.cancel()
         await asyncio.wait((ticking, starting))
         await self.app.stop()
+        sending.cancel()
+        await asyncio.wait((sending,))
         self._offsets.close()
 
     def ready(self) -> str | None:
@@ -168,7 +170,7 @@ class Shell:
             out += join.on_refused(record, kind, decoded)
             if isinstance(decoded, UnknownSchema) and kind == "feedback":
                 # Read again, its schema may be known: the refusal must be kept before it is told.
-                await self.app.producer.flush()
+                await self._outbox.flush()
         else:
             out += join.on_record(record, kind, decoded)
         self._step("stored")
@@ -230,12 +232,9 @@ class Shell:
 
     def _send(self, topic: topics.Topic, item: Send) -> None:
         key = (item.key or b"").decode(errors="replace")
-        self._outputs[topic].send_soon(
-            key=item.key,
-            value=self._wire.encode(item.record),
-            partition=item.partition,
-            headers=event_headers(item.record, key, SOURCE),
-        )
+        headers = event_headers(item.record, key, SOURCE)
+        value = self._wire.encode(item.record)
+        self._outbox.append(named(topic, self._prefix), item.partition, item.key, value, headers)
 
     def _bury(self, letter: DeadLetter) -> None:
         record = letter.record
@@ -245,9 +244,8 @@ class Shell:
         )
         self._metrics.dead_letters.labels(self._kinds[record.topic], letter.reason).inc()
         value, headers = dead_letter(record, letter.reason, letter.detail)
-        self._outputs[topics.DEAD_LETTERS].send_soon(
-            key=record.key, value=value, partition=0, headers=headers
-        )
+        topic = named(topics.DEAD_LETTERS, self._prefix)
+        self._outbox.append(topic, 0, record.key, value, headers)
 
     async def _on_revoked(self, app: Any, revoked: set[TP], **_: Any) -> None:
         """All that was read is flushed and committed; joins are made anew after the rebalance."""
@@ -259,6 +257,7 @@ class Shell:
         assigned = {tp.partition for tp in app.consumer.assignment() if tp.topic in self._kinds}
         loop = asyncio.get_running_loop()
         committed = await loop.run_in_executor(None, self._offsets.committed, assigned)
+        self._joins = {}
         items: dict[int, list[tuple[bytes, bytes]]] = {partition: [] for partition in assigned}
         data = self._table.data
         for key, value in list(data.items()):
@@ -267,10 +266,10 @@ class Shell:
                 items[partition].append((key, value))
             else:
                 del data[key]  # another worker's now: only this copy goes, not the changelog's
-        self._joins = {
-            partition: Join(self._spec, partition, self._partitions, Table(self._table))
-            for partition in sorted(assigned)
-        }
+        changelog = named(CHANGELOG, self._prefix)
+        for partition in sorted(assigned):
+            table = Table(data, self._outbox, changelog, partition)
+            self._joins[partition] = Join(self._spec, partition, self._partitions, table)
         for partition, join in self._joins.items():
             join.restore(items[partition], committed[partition])
         self._upkeep.reset()
@@ -282,15 +281,11 @@ class Shell:
 
     async def _write_tick(self, tick: events.Tick) -> tuple[int, int]:
         key = str(tick.partition)
-        done = await self.app.producer.send_and_wait(
-            named(topics.TICKS, self._prefix),
-            key.encode(),
+        return await self._outbox.append_and_wait(
+            *(named(topics.TICKS, self._prefix), tick.partition, key.encode()),
             self._wire.encode(tick),
-            tick.partition,
-            None,
             event_headers(tick, key, SOURCE),
         )
-        return int(done.offset), int(done.timestamp)
 
     def _ready_joins(self) -> dict[int, Join]:
         return {} if self.app.rebalancing or self.app.in_recovery else self._joins

@@ -7,7 +7,9 @@ from typing import Any
 
 import faust
 
+from services.rewards.outbox import Outbox
 from services.rewards.producer import StrictTransport
+from services.rewards.rebuild import GROUP
 from services.rewards.settings import Settings
 from services.rewards.table import RECORD_BYTES
 
@@ -18,6 +20,7 @@ def new_app(
     settings: Settings,
     partitions: int,
     transport: type[StrictTransport],
+    outbox: Outbox,
     step: Callable[[str], None],
 ) -> faust.App:
     """The Faust app: at least once, no declared topics, no leader, no web."""
@@ -28,13 +31,14 @@ def new_app(
         def _new_transport(self) -> Any:
             made = transport(self.conf.broker_consumer, self)
             made.step = step
+            made.outbox = outbox
             return made
 
     app = App(
-        f"{settings.prefix}tailrace-rewards",
+        settings.prefix + GROUP,
         broker=";".join(f"kafka://{host.strip()}" for host in settings.kafka.split(",")),
         datadir=settings.state_dir / SOURCE,
-        store=settings.store,
+        store="memory://",  # a store on disk would have to keep its offsets with our own writes
         topic_partitions=partitions,
         topic_allow_declare=False,
         topic_disable_leader=True,
@@ -46,8 +50,6 @@ def new_app(
         broker_heartbeat_interval=3.0,
         consumer_group_instance_id=settings.instance and settings.prefix + settings.instance,
         consumer_max_fetch_size=RECORD_BYTES,
-        producer_max_request_size=RECORD_BYTES,
-        producer_request_timeout=60.0,
         stream_recovery_delay=0.0,
     )
     app.finalize()

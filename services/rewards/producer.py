@@ -1,16 +1,13 @@
-"""Faust's producer, made strict: what was sent is acknowledged, or the process ends.
+"""Faust's transport, made strict: before each commit the outbox is flushed.
 
-Faust 0.15.3 logs a failed send and commits past it, its flush gives up after 0.1 s of silence, and
-it is idempotent only in exactly-once mode. Here every message, changelog included, is followed
-until the brokers have acknowledged it; :meth:`StrictProducer.flush`, which Faust calls before each
-commit, waits for all of them; the first failure ends the process at once. A clean stop would
-commit.
+Faust 0.15.3 logs a failed send and commits past it, and its flush gives up after 0.1 s of silence.
+Nothing is sent through its producer here, see :mod:`services.rewards.outbox`; what is left of it is
+that Faust asks it for a flush before it commits.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 import logging
 import os
 from typing import Any, NoReturn
@@ -18,10 +15,10 @@ from typing import Any, NoReturn
 from faust.transport.drivers import aiokafka as driver
 
 from services.rewards.consumer import StrictConsumer
+from services.rewards.outbox import Outbox
 
 logger = logging.getLogger(__name__)
 EXIT_CODE = 70
-_FLUSH_S = 120.0
 
 
 def die(what: str, error: BaseException | None) -> NoReturn:
@@ -32,45 +29,19 @@ def die(what: str, error: BaseException | None) -> NoReturn:
 
 
 class StrictProducer(driver.Producer):
-    """Idempotent, acks=all, and fatal when a send fails."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._unacknowledged: set[asyncio.Future[Any]] = set()
-
-    def _settings_extra(self) -> Mapping[str, Any]:
-        return {"acks": "all", "enable_idempotence": True}
+    """Sends nothing, and flushes what the outbox has."""
 
     def send_soon(self, fut: Any) -> None:
-        """Queue a message (Faust's tables and topics come through here)."""
-        self._unacknowledged.add(fut)
-        fut.add_done_callback(self._on_done)
-        super().send_soon(fut)
+        die(f"a send through Faust to {fut.message.channel}", None)
 
     async def send(self, topic: str, *arguments: Any, **keywords: Any) -> Any:
-        """Hand one message to the client."""
-        try:
-            return await super().send(topic, *arguments, **keywords)
-        except Exception as error:
-            die(f"send to {topic}", error)
+        die(f"a send through Faust to {topic}", None)
 
     async def flush(self) -> None:
-        """Wait until everything queued before this is acknowledged."""
+        """Wait until everything appended before this is acknowledged."""
         self.transport.step("flushing")
-        waiting = set(self._unacknowledged)
-        if waiting:
-            _, late = await asyncio.wait(waiting, timeout=_FLUSH_S)
-            if late:
-                die(f"flush of {len(late)} messages", None)
+        await self.transport.outbox.flush()
         self.transport.step("flushed")
-
-    def _on_done(self, fut: asyncio.Future[Any]) -> None:
-        self._unacknowledged.discard(fut)
-        if fut.cancelled():
-            die("a send was cancelled", None)
-        error = fut.exception()
-        if error is not None:
-            die("a send failed", error)
 
 
 class StrictTransport(driver.Transport):
@@ -79,3 +50,4 @@ class StrictTransport(driver.Transport):
     Producer = StrictProducer
     Consumer = StrictConsumer
     step: Callable[[str], None] = staticmethod(lambda name: None)
+    outbox: Outbox

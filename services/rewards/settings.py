@@ -22,8 +22,6 @@ class Settings(Common, frozen=True, kw_only=True):
     """How often offsets are committed: what a killed worker reads again."""
     stall_s: float = 30.0
     """How long a worker may stand still with something to read before its process ends."""
-    store: str = "memory://"
-    """Where Faust keeps the table: ``memory://`` or ``rocksdb://``."""
     instance: str | None = None
     """A name that this worker keeps over restarts, so that it has its partitions back at once, also
     after a kill. None: after a kill it takes 10 s until it or another worker gets them."""

@@ -6,7 +6,8 @@ not recover from a changelog whose beginning was deleted), with room for a recor
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import MutableMapping
+from typing import Protocol
 
 from services.rewards.offsets import KINDS
 from tailrace import topics
@@ -38,33 +39,57 @@ CHANGELOG = Changelog(
 )
 
 
-class Table:
-    """The join's store: a Faust table that is only ever inserted into and deleted from."""
+class Append(Protocol):
+    """See :meth:`services.rewards.outbox.Outbox.append`."""
 
-    def __init__(self, table: Any) -> None:
-        self._table = table
+    def append(self, topic: str, partition: int, key: bytes, value: bytes | None) -> None: ...
+
+
+class Table:
+    """The join's store: values in memory, only ever inserted and deleted, and their changelog.
+
+    ``data`` is what Faust recovered; ``topic`` is the changelog.
+    """
+
+    def __init__(
+        self, data: MutableMapping[bytes, bytes], outbox: Append, topic: str, partition: int
+    ) -> None:
+        self._data = data
+        self._outbox = outbox
+        self._topic = topic
+        self._partition = partition
 
     def get(self, key: bytes) -> bytes | None:
-        return self._table.data.get(key)
+        return self._data.get(key)
 
     def insert(self, key: bytes, value: bytes) -> None:
-        if key not in self._table.data:
-            self._table[key] = value
+        if key not in self._data:
+            self._data[key] = value
+            self._outbox.append(self._topic, self._partition, key, value)
 
     def delete(self, key: bytes) -> None:
-        if key in self._table.data:
-            del self._table[key]
+        if self._data.pop(key, None) is not None:
+            self._outbox.append(self._topic, self._partition, key, None)
 
 
-def prepare(log: Log, prefix: str) -> int:
+def prepare(log: Log, prefix: str, lifetime_ms: int) -> int:
     """Check the topics, make the changelog, publish the schemas. Gives the number of partitions.
 
-    Raises LogError when an input is missing or the session topics' partitions differ.
+    ``lifetime_ms``: how far back a record may matter. Inputs must be kept that long, so that a lost
+    table can be made again from them. Raises LogError when one is not, when one is missing, or when
+    the session topics' partitions differ.
     """
     rows = (*map(topics.by_name, KINDS), topics.TRAJECTORIES, topics.RECEIPTS)
     found = {row.name: log.partitions(named(row, prefix)) for row in rows}
     if len(set(found.values())) != 1:
         raise LogError(f"session topics must have equal partitions: {found}")
+    for kind in KINDS:
+        kept_ms = log.retention_ms(prefix + kind)
+        if kept_ms is not None and kept_ms < lifetime_ms:
+            raise LogError(
+                f"{prefix + kind} keeps records for {kept_ms / 3.6e6:g} h, the reward spec needs "
+                f"{lifetime_ms / 3.6e6:g} h: raise its retention.ms or lower horizon_s"
+            )
     partitions = found["feedback"]
     log.create([CHANGELOG], prefix=prefix, session_partitions=partitions)
     if log.partitions(named(CHANGELOG, prefix)) != partitions:

@@ -171,7 +171,7 @@ def _settled(kinds: Mapping[str, list[Read]], spec: Spec) -> bool:
     ticked_ms = max(
         (t.event_time_ms for _, t in kinds["ticks"] if isinstance(t, events.Tick)), default=0
     )
-    return ticked_ms > newest_ms + 1000 * (spec.wait_s + spec.orphan_s)
+    return ticked_ms > newest_ms + spec.longest_wait_ms + spec.orphan_ms
 
 
 def _said(name: str, values: Mapping[object, set[bytes]], key: object, wire: Wire) -> object:

@@ -7,16 +7,15 @@ It does so at the first such step after a verdict went into the table: something
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import Mapping
 import os
 from pathlib import Path
 import signal
 import sys
 import tomllib
-from typing import Any
 
 from services.rewards import __main__ as rewards
-from services.rewards.producer import StrictProducer, StrictTransport
+from services.rewards.outbox import Outbox
 
 settings = tomllib.loads(Path(sys.argv[sys.argv.index("--settings") + 1]).read_text())
 step = (Path(settings["state_dir"]) / "step").read_text()
@@ -28,27 +27,25 @@ def on_step(name: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-class Losing(StrictProducer):
-    def send_soon(self, fut: Any) -> None:
+class Losing(Outbox):
+    def append(
+        self,
+        topic: str,
+        partition: int,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Mapping[str, bytes] | None = None,
+    ) -> None:
         global armed
-        armed = armed or b"/verdict/" in (fut.message.key or b"")
-        super().send_soon(fut)
-
-    async def send(self, topic: str, *arguments: Any, **keywords: Any) -> Any:
+        armed = armed or b"/verdict/" in (key or b"")
         changelog = topic.endswith("-changelog")
-        if armed and step == ("lose changelog" if changelog else "lose outputs"):
-            return asyncio.Future()
-        return await super().send(topic, *arguments, **keywords)
+        if not (armed and step == ("lose changelog" if changelog else "lose outputs")):
+            super().append(topic, partition, key, value, headers)
 
     async def flush(self) -> None:
-        if armed and step.startswith("lose"):
-            await asyncio.sleep(0.5)
-            os.kill(os.getpid(), signal.SIGKILL)
         await super().flush()
+        if armed and step.startswith("lose"):
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
-class LosingTransport(StrictTransport):
-    Producer = Losing
-
-
-sys.exit(rewards.main(step=on_step, transport=LosingTransport))
+sys.exit(rewards.main(step=on_step, outbox=Losing))
