@@ -1,8 +1,8 @@
 """The ``tailrace`` command. Each sub-command imports what it needs when it runs.
 
-``demo`` and ``up`` need a checkout (the services are not in the wheel); everything else works from
-the wheel alone, against any broker. Exit codes: 0; 1 what was asked could not be done or an audit
-found something; 2 wrong usage or settings.
+``demo``, ``up`` and ``reward try`` need a checkout (the services are not in the wheel); everything
+else works from the wheel alone, against any broker. Exit codes: 0; 1 what was asked could not be
+done or an audit found something; 2 wrong usage or settings.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command; the exit code."""
     argv = sys.argv[1:] if argv is None else argv
     if argv and argv[0] in ("demo", "up"):
-        return _run_in_checkout(argv)
+        return run_in_checkout("services.local", argv, name=argv[0])
     arguments = parser().parse_args(_moments(argv))
     if arguments.command is None:
         parser().print_help()
@@ -105,6 +105,20 @@ def parser() -> argparse.ArgumentParser:
     send.add_argument("--url", help="the gateway (default: of the state directory)")
     send.add_argument("--key", help="API key")
 
+    reward = commands.add_parser(
+        "reward", help="how a reward came to be, and what another reward spec would have said"
+    ).add_subparsers(dest="action", metavar="ACTION", required=True)
+    explain = _command(reward, "explain", "an answer, what was said of it, its reward by terms")
+    explain.add_argument("interaction", help="the id of an answer")
+    explain.add_argument("--json", action="store_true")
+    tried = _command(
+        reward, "try", "score logged interactions again, writing nothing (needs the checkout)"
+    )
+    tried.add_argument("spec", help="a reward spec (TOML)")
+    tried.add_argument("--since", metavar="T", required=True, help="from here: 1h, a time")
+    tried.add_argument("--until", metavar="T", help="up to here (now)")
+    tried.add_argument("--json", action="store_true")
+
     letters = _command(
         commands, "dead-letters", "list records that could not be used, bring them back"
     )
@@ -172,11 +186,12 @@ def checkout() -> Path | None:
     return None
 
 
-def _run_in_checkout(argv: list[str]) -> int:
+def run_in_checkout(module: str, argv: list[str], *, name: str) -> int:
+    """Become a module of the services, or say that command ``name`` cannot: 2."""
     folder = checkout()
     if folder is None:
         print(
-            f"tailrace {argv[0]}: this runs the services, which are not in the wheel; "
+            f"tailrace {name}: this runs the services, which are not in the wheel; "
             "run it in a checkout of tailrace",
             file=sys.stderr,
         )
@@ -185,7 +200,7 @@ def _run_in_checkout(argv: list[str]) -> int:
     found = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
     os.execve(
         sys.executable,
-        [sys.executable, "-P", "-m", "services.local", *argv],
+        [sys.executable, "-P", "-m", module, *argv],
         {**os.environ, "PYTHONPATH": os.pathsep.join(found)},
     )
 

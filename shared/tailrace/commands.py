@@ -26,6 +26,8 @@ def run(arguments: argparse.Namespace, common: Common) -> int:
     """One command; the exit code. Raises TailraceError and ValueError, for the caller to say."""
     if arguments.command == "send":
         return _send(arguments, common)
+    if arguments.command == "reward" and arguments.action == "try":
+        return _try(arguments, common)
     from tailrace.log.kafka import KafkaLog
 
     log = KafkaLog(common.kafka)
@@ -34,6 +36,8 @@ def run(arguments: argparse.Namespace, common: Common) -> int:
             return _status(arguments, common, log)
         if arguments.command == "audit":
             return _audit(arguments, common, log)
+        if arguments.command == "reward":
+            return _explain(arguments, common, log)
         if arguments.command in ("tail", "replay"):
             return _print(arguments, common, log)
         if arguments.command == "dead-letters":
@@ -79,6 +83,36 @@ def _audit(arguments: argparse.Namespace, common: Common, log: Log) -> int:
     else:
         print("\n".join(audit.in_words(report)))
     return 0 if report.ok else 1
+
+
+def _explain(arguments: argparse.Namespace, common: Common, log: Log) -> int:
+    from tailrace import explain
+
+    found = explain.gather(
+        log, arguments.interaction, prefix=common.prefix, registry=common.registry
+    )
+    if arguments.json:
+        print(msgspec.json.encode(found).decode())
+    else:
+        print("\n".join(explain.in_words(found)))
+    return 0
+
+
+def _try(arguments: argparse.Namespace, common: Common) -> int:
+    """The spec, its terms and the join are the rewards process' own: that does it."""
+    from tailrace.cli import run_in_checkout
+
+    argv = [arguments.spec, "--since", arguments.since]
+    for name, given in (
+        ("until", arguments.until),
+        ("kafka", common.kafka),
+        ("prefix", common.prefix),
+        ("registry", common.registry),
+    ):
+        argv += [f"--{name}", given] if given else []
+    if arguments.json:
+        argv += ["--json"]
+    return run_in_checkout("services.rewards.trial", argv, name="reward try")
 
 
 def _print(arguments: argparse.Namespace, common: Common, log: Log) -> int:

@@ -1,0 +1,286 @@
+"""How the reward of an answer came to be, read from the log.
+
+In: the id of an interaction. Out: what was asked and answered, every feedback about it with its
+outcome, and each revision term by term, with what the trainer made of it. The id leads to the
+partition; that is read from the interaction's time to its end. Called by ``tailrace reward
+explain``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+import json
+import math
+
+import msgspec
+
+from tailrace import events, ids, topics
+from tailrace.errors import InvalidRecord
+from tailrace.events import Component, Feedback, Output, Prompt, Receipt, Trajectory
+from tailrace.log.base import Log, LogRecord
+from tailrace.partition import partition_of
+from tailrace.stream import Decoder, read_all
+from tailrace.topics import Topic, named
+from tailrace.wire import Wire
+
+_SKEW_MS = 3600 * 1000
+"""How far the clock that made an id may be ahead of the broker's."""
+_SHOWN = 300
+"""Characters of a text that are shown to people."""
+
+
+class Fate(msgspec.Struct, frozen=True, kw_only=True):
+    """One receipt: of rewards for a feedback, of the trainer for a trajectory."""
+
+    outcome: str
+    reason: str | None
+    trajectories: list[str]
+    version: int | None
+
+
+class Heard(msgspec.Struct, frozen=True, kw_only=True):
+    """One feedback record and where it lies; no fate: still in flight."""
+
+    partition: int
+    offset: int
+    time_ms: int
+    """Append time."""
+    record: Feedback
+    fate: Fate | None
+
+
+class Revision(msgspec.Struct, frozen=True, kw_only=True):
+    """One trajectory of an answer; no fate: the trainer has not decided."""
+
+    trajectory_id: str
+    choice: int
+    revision: int
+    supersedes: str | None
+    time_ms: int
+    """Log time at which the wait for feedback ended."""
+    reward: float | None
+    combined: str
+    """How the terms became the reward: mean, sum, clipped, default or nothing."""
+    components: list[Component]
+    reward_spec: str | None
+    feedback_ids: list[str]
+    preferred_over: list[str]
+    fate: Fate | None
+
+
+class Explanation(msgspec.Struct, frozen=True, kw_only=True):
+    """All that the log has of one interaction."""
+
+    interaction_id: str
+    prompt: Prompt | None
+    outputs: list[Output]
+    """By choice."""
+    feedback: list[Heard]
+    """In the order of the log."""
+    revisions: list[Revision]
+    """By choice, oldest first."""
+
+
+def gather(
+    log: Log, interaction: str, *, prefix: str = "", registry: str | None = None
+) -> Explanation:
+    """Read everything about an interaction.
+
+    Raises ValueError for what is no interaction id or is not on the log, LogError.
+    """
+    session = ids.session_of(interaction)
+    if not ids.is_interaction(interaction) or "!" in interaction:
+        raise ValueError(f"{interaction!r} is no id of an interaction")
+    reader = _Reader(log, Decoder(log, Wire(registry), prefix=prefix), prefix, interaction)
+    prompt = None
+    for _, event in reader.read(topics.PROMPTS):
+        if isinstance(event, Prompt) and event.interaction_id == interaction:
+            prompt = prompt or event
+    outputs: dict[int, Output] = {}
+    for _, event in reader.read(topics.OUTPUTS):
+        if isinstance(event, Output) and event.interaction_id == interaction:
+            outputs.setdefault(event.choice, event)
+    feedback: list[tuple[LogRecord, Feedback]] = []
+    for record, event in reader.read(topics.FEEDBACK):
+        if isinstance(event, Feedback) and _is_about(event, interaction, session):
+            feedback.append((record, event))
+    trajectories: dict[str, Trajectory] = {}
+    for _, event in reader.read(topics.TRAJECTORIES):
+        if isinstance(event, Trajectory) and event.interaction_id == interaction:
+            trajectories.setdefault(event.trajectory_id, event)
+    if prompt is None and not outputs and not trajectories:
+        raise ValueError(f"nothing of {interaction!r} is on the log")
+    fates: dict[str | tuple[int, int], Fate] = {}
+    for _, event in reader.read(topics.RECEIPTS):
+        if isinstance(event, Receipt):
+            source = (event.source.partition, event.source.offset)
+            fates[event.subject_id if event.stage == "trainer" else source] = Fate(
+                outcome=event.outcome,
+                reason=event.reason,
+                trajectories=event.trajectories,
+                version=event.version,
+            )
+    ordered = sorted(trajectories.values(), key=lambda t: (t.choice, t.revision))
+    return Explanation(
+        interaction_id=interaction,
+        prompt=prompt,
+        outputs=[outputs[choice] for choice in sorted(outputs)],
+        feedback=[
+            Heard(
+                partition=record.partition,
+                offset=record.offset,
+                time_ms=record.time_ms,
+                record=event,
+                fate=fates.get((record.partition, record.offset)),
+            )
+            for record, event in feedback
+        ],
+        revisions=[_revision(one, fates.get(one.trajectory_id)) for one in ordered],
+    )
+
+
+class _Reader:
+    """One partition of the session topics, from an interaction's time on."""
+
+    def __init__(self, log: Log, decoder: Decoder, prefix: str, interaction: str) -> None:
+        self._log = log
+        self._decoder = decoder
+        self._prefix = prefix
+        self._key = ids.session_of(interaction).encode()
+        self._from_ms = max(0, ids.turn_time_ms(interaction) - _SKEW_MS)
+
+    def read(self, topic: Topic) -> Iterator[tuple[LogRecord, events.Struct]]:
+        """What can be read there; the rest is in ``dead-letters``."""
+        name = named(topic, self._prefix)
+        partition = partition_of(self._key, self._log.partitions(name))
+        starts = self._log.offsets_at(name, self._from_ms)
+        ends = {partition: self._log.ends(name)[partition]}
+        only_committed = topic.transactional
+        for record in read_all(
+            self._log, name, starts=starts, ends=ends, committed_only=only_committed
+        ):
+            # Anybody may have written without a key; the id in the record is what counts.
+            if topic is topics.FEEDBACK or record.key == self._key:
+                try:
+                    yield record, self._decoder.decode(record)
+                except InvalidRecord:
+                    continue
+
+
+def _is_about(event: Feedback, interaction: str, session: str) -> bool:
+    if interaction == event.interaction_id:
+        return True
+    if event.interaction_id is None:
+        return event.session_id == session
+    if event.preferred_over is None:
+        return False
+    try:
+        return ids.other_answer(event.interaction_id, event.preferred_over)[0] == interaction
+    except InvalidRecord:
+        return False
+
+
+def _revision(event: Trajectory, fate: Fate | None) -> Revision:
+    return Revision(
+        trajectory_id=event.trajectory_id,
+        choice=event.choice,
+        revision=event.revision,
+        supersedes=event.supersedes,
+        time_ms=event.closed_log_time_ms or event.event_time_ms,
+        reward=event.reward,
+        combined=_combined(event),
+        components=event.components,
+        reward_spec=event.reward_spec,
+        feedback_ids=event.feedback_ids,
+        preferred_over=event.preferred_over,
+        fate=fate,
+    )
+
+
+def _combined(event: Trajectory) -> str:
+    """How the terms became the reward. The trajectory says what came of it, not by which rule."""
+    terms = [(c.value, c.weight or 0.0) for c in event.components if c.value is not None]
+    if event.reward is None:
+        return "nothing"
+    weighted = math.fsum(value * weight for value, weight in terms)
+    whole = math.fsum(weight for _, weight in terms)
+    if whole and math.isclose(event.reward, weighted / whole, abs_tol=1e-9):
+        return "mean"
+    if terms and math.isclose(event.reward, weighted, abs_tol=1e-9):
+        return "sum"
+    return "clipped" if event.feedback_ids else "default"
+
+
+def in_words(found: Explanation) -> list[str]:
+    """The explanation for people, some lines."""
+    lines = [found.interaction_id]
+    if found.prompt is not None:
+        content = found.prompt.content
+        learn = "may be trained on" if found.prompt.learn else "may not be trained on"
+        lines += [f"  model {found.prompt.model}, {learn}"]
+        lines += [f"  asked: {_text(content.messages if content else None)}"]
+    for output in found.outputs:
+        versions = sorted({str(span.version) for span in output.weight_versions})
+        end = output.error or output.untrainable or output.finish_reason
+        lines += [f"answer {output.choice} ({end}, version {', '.join(versions) or 'unknown'})"]
+        lines += [f"  {_text(output.content.message if output.content else None)}"]
+    lines += ["feedback" if found.feedback else "no feedback"]
+    for heard in found.feedback:
+        fate = "in flight" if heard.fate is None else _named(heard.fate)
+        lines += [f"  {_clock(heard.time_ms)} {_said(heard.record)}: {fate}"]
+    for one in found.revisions:
+        rule = {"default": " by default", "nothing": "", "clipped": ", clipped, of"}
+        how = rule.get(one.combined, f", the {one.combined} of")
+        which = f"revision {one.revision} of answer {one.choice}, closed {_clock(one.time_ms)}"
+        lines += [f"{which}: reward {_number(one.reward)}{how}"]
+        width = max([len(c.name) for c in one.components], default=0)
+        for term in one.components:
+            value = f"{_number(term.value)} × {_number(term.weight)}"
+            note = f" ({term.reason})" if term.reason else ""
+            lines += [f"  {term.name:<{width}} {value if term.value is not None else 'none'}{note}"]
+        lines += [f"  better than {loser}" for loser in one.preferred_over]
+        trainer = "not decided yet" if one.fate is None else _named(one.fate)
+        if one.fate is not None and one.fate.version is not None:
+            trainer += f", version {one.fate.version}"
+        lines += [f"  spec {one.reward_spec}, trajectory {one.trajectory_id}: {trainer}"]
+    return lines if found.revisions else [*lines, "no trajectory yet"]
+
+
+def _said(record: Feedback) -> str:
+    about = "the session" if record.interaction_id is None else f"answer {record.choice}"
+    who = record.grader or record.user or record.source
+    if record.action == "retract":
+        return f"{record.replaces} is taken back by {who}"
+    given = (record.boolean, record.number, record.category, record.preferred_over)
+    value = next((str(one) for one in given if one is not None), "")
+    if record.content is not None:
+        value = _text(record.content.text)
+    kind = "over " if record.kind == "preference" else ""
+    return f"{record.metric} {kind}{value} for {about} by {who}"
+
+
+def _named(fate: Fate) -> str:
+    return fate.outcome + (f" ({fate.reason})" if fate.reason else "")
+
+
+def _number(value: float | None) -> str:
+    return "none" if value is None else f"{value:.4g}"
+
+
+def _clock(time_ms: int) -> str:
+    return datetime.fromtimestamp(time_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _text(text: str | None) -> str:
+    """What was said last, of a plain text, an OpenAI message, or a list of them."""
+    try:
+        found = json.loads(text or "null")
+    except ValueError:
+        found = text
+    if isinstance(found, list) and found:
+        found = found[-1]
+    if isinstance(found, dict):
+        found = found.get("content") or found
+    shown = found if isinstance(found, str) else json.dumps(found, ensure_ascii=False)
+    return shown if len(shown) <= _SHOWN else shown[:_SHOWN] + "..."

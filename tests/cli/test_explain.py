@@ -1,0 +1,254 @@
+"""tailrace.explain: a reward, term by term, from what is on the log."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+import msgspec
+import pytest
+
+from tailrace import cli, commands, events, explain, ids, topics
+from tailrace.events import Component
+from tailrace.log.memory import MemoryLog
+from tailrace.settings import Common
+from tailrace.stream import Writer, publish_schemas
+from tailrace.wire import Wire
+
+BEGAN_MS = 1_795_000_000_000
+SESSION = "acme:chat-1"
+TURN = ids.new_interaction(SESSION, BEGAN_MS)
+EARLIER = ids.new_interaction(SESSION, BEGAN_MS - 60_000)
+
+
+class Told:
+    """A history: an answer, what was said of it, two revisions, and others beside it."""
+
+    def __init__(self) -> None:
+        self.now_ms = BEGAN_MS - 60_000
+        self.log = MemoryLog(lambda: self.now_ms)
+        self.log.create(topics.TOPICS, session_partitions=3)
+        publish_schemas(self.log)
+        self.writer = Writer(self.log.producer(), Wire())
+        self.answer(EARLIER, "Hello.")
+        self.now_ms = BEGAN_MS + 1000
+        self.answer(TURN, "Rome.")
+
+    def answer(self, turn: str, text: str) -> None:
+        asked = [{"role": "user", "content": "What is the capital of Italy?"}]
+        prompt = events.Prompt(
+            interaction_id=turn,
+            session_id=SESSION,
+            event_time_ms=1,
+            model="m",
+            learn=True,
+            content=events.PromptContent(messages=json.dumps(asked)),
+        )
+        output = events.Output(
+            interaction_id=turn,
+            event_time_ms=1,
+            finish_reason="stop",
+            weight_versions=[events.VersionSpan(version=41, start=0, end=2)],
+            content=events.OutputContent(
+                message=json.dumps({"role": "assistant", "content": text})
+            ),
+        )
+        self.writer.write(topics.PROMPTS, prompt)
+        self.writer.write(topics.OUTPUTS, output)
+
+    def say(self, token: str, outcome: str | None, reason: str | None = None, **said) -> str:
+        subject = said.pop("subject", TURN)
+        record = events.Feedback(
+            feedback_id=f"{subject}!{token}",
+            interaction_id=subject if "~" in subject else None,
+            session_id=None if "~" in subject else subject,
+            event_time_ms=1,
+            **{"metric": "thumbs"} | said,
+        )
+        at = self.writer.write(topics.FEEDBACK, record).result()
+        if outcome is not None:
+            receipt = events.Receipt(
+                source=events.Coordinates(
+                    topic="feedback", partition=at.partition, offset=at.offset
+                ),
+                subject_id=record.feedback_id,
+                event_time_ms=1,
+                stage="rewards",
+                outcome=outcome,
+                reason=reason,
+            )
+            self.writer.write(topics.RECEIPTS, receipt)
+        return record.feedback_id
+
+    def close(self, revision: int, reward: float | None, *terms: Component, **more) -> str:
+        record = events.Trajectory(
+            trajectory_id=f"t{revision}-{more.get('choice', 0)}",
+            interaction_id=more.pop("turn", TURN),
+            event_time_ms=1,
+            revision=revision,
+            reward=reward,
+            components=list(terms),
+            reward_spec="abc",
+            closed_log_time_ms=BEGAN_MS + 5000 + revision,
+            **more,
+        )
+        self.writer.write(topics.TRAJECTORIES, record)
+        return record.trajectory_id
+
+    def decide(self, trajectory: str, outcome: str, version: int) -> None:
+        receipt = events.Receipt(
+            source=events.Coordinates(topic="trajectories"),
+            subject_id=trajectory,
+            event_time_ms=1,
+            stage="trainer",
+            outcome=outcome,
+            version=version,
+        )
+        self.writer.write(topics.RECEIPTS, receipt, key=SESSION)
+
+    def words(self, turn: str = TURN) -> str:
+        return "\n".join(explain.in_words(explain.gather(self.log, turn)))
+
+
+@pytest.fixture
+def told() -> Told:
+    return Told()
+
+
+def test_a_reward_and_its_correction(told):
+    thumb = told.say("a", "joined", boolean=True, kind="boolean", user="somebody")
+    told.say("b", "corrected", boolean=False, kind="boolean", replaces=thumb)
+    told.say("c", "late", "drop", number=4.0, kind="number", metric="stars")
+    solved = told.say(
+        "d", "joined", subject=SESSION, category="yes", kind="category", metric="solved"
+    )
+    told.say("e", None, kind="comment", metric="comment", content=events.FeedbackContent(text="ok"))
+    told.say("f", "withdrawn", subject=EARLIER, boolean=True)
+    grader = Component(name="polite", value=None, weight=2.0, reason="no_feedback")
+    discounted = Component(name="solved", value=0.81, weight=1.0, reason="discounted 0.81")
+    first = told.close(
+        0,
+        0.905,
+        Component(name="thumbs", value=1.0, weight=1.0),
+        discounted,
+        grader,
+        feedback_ids=[thumb, solved],
+    )
+    second = told.close(
+        1,
+        -1.0,
+        Component(name="thumbs", value=-2.0, weight=1.0),
+        grader,
+        supersedes=first,
+        feedback_ids=[f"{TURN}!b"],
+        preferred_over=[f"{TURN}/1"],
+    )
+    told.close(1, -1.0, supersedes=first)  # the same again, as after a kill
+    told.decide(first, "trained", 42)
+    found = explain.gather(told.log, TURN)
+    assert [heard.record.feedback_id[-1] for heard in found.feedback] == list("abcde")
+    assert [heard.fate and heard.fate.outcome for heard in found.feedback] == [
+        "joined",
+        "corrected",
+        "late",
+        "joined",
+        None,
+    ]
+    assert [(one.trajectory_id, one.combined) for one in found.revisions] == [
+        (first, "mean"),
+        (second, "clipped"),
+    ]
+    assert found.revisions[0].fate.version == 42
+    assert found.revisions[1].fate is None
+    words = told.words()
+    for line in (
+        "  asked: What is the capital of Italy?",
+        "answer 0 (stop, version 41)",
+        "  Rome.",
+        "thumbs True for answer 0 by somebody: joined",
+        "stars 4.0 for answer 0 by user: late (drop)",
+        "solved yes for the session by user: joined",
+        "comment ok for answer 0 by user: in flight",
+        "reward 0.905, the mean of",
+        "  solved 0.81 × 1 (discounted 0.81)",
+        "  polite none (no_feedback)",
+        "spec abc, trajectory t0-0: trained, version 42",
+        "reward -1, clipped, of",
+        f"  better than {TURN}/1",
+        "trajectory t1-0: not decided yet",
+    ):
+        assert line in words
+    assert "Hello" not in words
+
+
+def test_rules_are_told_from_what_came_of_them(told):
+    half = [Component(name=name, value=0.5, weight=1.0) for name in "ab"]
+    told.close(0, 1.0, *half, feedback_ids=["x"], choice=0)
+    told.close(0, 0.0, Component(name="a", reason="no_feedback", weight=1.0), choice=1)
+    told.close(0, None, Component(name="a", reason="no_feedback", weight=1.0), choice=2)
+    told.close(0, 0.5, *half, feedback_ids=["x"], choice=3)
+    rules = [one.combined for one in explain.gather(told.log, TURN).revisions]
+    assert rules == ["sum", "default", "nothing", "mean"]
+    assert "reward 0 by default" in told.words()
+
+
+def test_a_preference_is_heard_by_the_answer_that_lost(told):
+    told.say(
+        "a", "joined", subject=EARLIER, kind="preference", metric="better", preferred_over=TURN
+    )
+    told.say("b", "invalid", subject=EARLIER, kind="preference", preferred_over="nonsense")
+    assert [heard.record.feedback_id for heard in explain.gather(told.log, TURN).feedback] == [
+        f"{EARLIER}!a"
+    ]
+    assert f"better over {TURN} for answer 0 by user: joined" in told.words()
+
+
+def test_what_is_not_decided_says_so(told):
+    assert "no trajectory yet" in told.words()
+    assert "no feedback" in told.words()
+
+
+def test_what_cannot_be_read_is_passed_over(told):
+    producer = told.log.producer()
+    for topic in ("prompts", "outputs", "feedback", "trajectories", "receipts"):
+        for partition in range(3):
+            producer.append(topic, b"\x00nothing", key=SESSION.encode(), partition=partition)
+    assert "Rome." in told.words()
+
+
+@pytest.mark.parametrize("unknown", [SESSION, "chat", f"{TURN}!a", f"{SESSION}~0000000000000"])
+def test_an_unknown_interaction_is_said_to_be(told, unknown):
+    with pytest.raises(ValueError, match=r"no id|is on the log|begin with"):
+        explain.gather(told.log, unknown)
+
+
+def test_the_command_prints_words_or_json(told, capsys):
+    for option in ([], ["--json"]):
+        arguments = cli.parser().parse_args(["reward", "explain", TURN, *option])
+        assert commands._explain(arguments, Common(), told.log) == 0
+    words, _, document = capsys.readouterr().out.rpartition("\n{")
+    assert words.startswith(TURN)
+    assert json.loads("{" + document)["interaction_id"] == TURN
+    msgspec.json.decode("{" + document, type=explain.Explanation)
+
+
+def test_try_is_handed_to_the_rewards_process(monkeypatch):
+    handed = []
+    monkeypatch.setattr(cli, "run_in_checkout", lambda *a, **k: handed.append((a, k)) or 0)
+    argv = ["reward", "try", "spec.toml", "--since", "-1h", "--until", "5m", "--json"]
+    arguments: argparse.Namespace = cli.parser().parse_args(cli._moments(argv))
+    assert commands.run(arguments, Common(kafka="b:1", prefix="p.")) == 0
+    ((module, given), options) = handed[0]
+    assert (module, options) == ("services.rewards.trial", {"name": "reward try"})
+    assert given == [
+        "spec.toml",
+        "--since",
+        "1h",
+        "--until",
+        "5m",
+        "--kafka",
+        "b:1",
+        "--prefix",
+        "p.",
+        "--json",
+    ]
