@@ -115,7 +115,7 @@ def parser() -> argparse.ArgumentParser:
         reward, "try", "score logged interactions again, writing nothing (needs the checkout)"
     )
     tried.add_argument("spec", help="a reward spec (TOML)")
-    tried.add_argument("--since", metavar="T", required=True, help="from here: 1h, a time")
+    tried.add_argument("--since", metavar="T", default="1h", help="from here: 2h, a time (1h)")
     tried.add_argument("--until", metavar="T", help="up to here (now)")
     tried.add_argument("--json", action="store_true")
 

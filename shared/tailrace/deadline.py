@@ -59,8 +59,9 @@ def window_s(settings_file: Path) -> float | None:
     """How long feedback can stay undecided by the reward spec that a settings file names.
 
     What is alone is given up after the orphan window; what found its answer within that closes
-    after the wait window. None: the file or its ``rewards.spec`` is not there. Raises SettingsError
-    for a file or a spec that cannot be read.
+    after the longest wait window: of the spec, its metrics and its implicit terms.
+    None: the file or its ``rewards.spec`` is not there. Raises SettingsError for a file or a spec
+    that cannot be read.
     """
     if not settings_file.exists():
         return None
@@ -68,7 +69,9 @@ def window_s(settings_file: Path) -> float | None:
     if spec is None:
         return None
     try:
-        windows = tomllib.loads(Path(spec).read_text())
-        return float(windows.get("wait_s", _WAIT_S)) + float(windows.get("orphan_s", _ORPHAN_S))
-    except (OSError, TypeError, ValueError) as error:
+        rules = tomllib.loads(Path(spec).read_text())
+        terms = [*rules.get("metrics", {}).values(), *rules.get("implicit", {}).values()]
+        waits = [rules.get("wait_s", _WAIT_S), *(t["wait_s"] for t in terms if "wait_s" in t)]
+        return max(map(float, waits)) + float(rules.get("orphan_s", _ORPHAN_S))
+    except (OSError, AttributeError, TypeError, ValueError) as error:
         raise SettingsError(f"rewards.spec: {spec}: {error}") from None

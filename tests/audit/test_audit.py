@@ -75,9 +75,14 @@ def test_the_window_is_that_of_the_spec_in_the_settings(tmp_path: Path) -> None:
     spec.write_text("")
     default = Spec()
     assert window_s(file) == default.wait_s + default.orphan_s < TICKED_S
-    spec.write_text("wait_s = []\n")
-    with pytest.raises(SettingsError, match=r"rewards\.spec"):
-        window_s(file)
+    for term in ("metrics.thumbs", "implicit.retry"):
+        for own, window in (("wait_s = 9", 39), ("wait_s = 2", 36), ("", 36)):
+            spec.write_text(f"wait_s = 6\norphan_s = 30\n[{term}]\nweight = 1\n{own}\n")
+            assert window_s(file) == window
+    for wrong in ("wait_s = []\n", "metrics = 5\n", "[metrics]\nthumbs = 5\n"):
+        spec.write_text(wrong)
+        with pytest.raises(SettingsError, match=r"rewards\.spec"):
+            window_s(file)
 
 
 def test_the_same_receipt_twice_is_fine_another_outcome_is_not() -> None:
