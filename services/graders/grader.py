@@ -109,12 +109,13 @@ class Grader:
         if log.partitions(self._prompts) != self._count:
             raise LogError(f"{self._prompts} and {self._outputs} differ in partitions")
         self._taken = sorted(range(self._count) if partitions is None else partitions)
+        if not self._taken:
+            raise LogError(f"no partition of {self._outputs} falls to this share")
         self._pairing = Pairing()
         self._written: queue.SimpleQueue[tuple[Item, Future[Position]]] = queue.SimpleQueue()
         self._given = 0
         """Answers with the worker or on their way to the log."""
         self._consumer = log.consumer(group=f"{prefix}tailrace-graders-{name}")
-        self._committed: dict[str, dict[int, int]] = {self._prompts: {}, self._outputs: {}}
         self._progress = {p: Progress(at) for p, at in self._start(self._outputs, 0).items()}
         prompts = self._start(self._prompts, KEEP_MS)
         self._consumer.assign(
@@ -122,8 +123,10 @@ class Grader:
             | {(self._outputs, p): progress.position for p, progress in self._progress.items()}
         )
         # At once, prompts first: a kill before the first commit must not move either start.
-        self._commit(self._prompts, prompts)
-        self._commit(self._outputs, {p: made.position for p, made in self._progress.items()})
+        outputs = {p: made.position for p, made in self._progress.items()}
+        self._consumer.commit(self._prompts, prompts)
+        self._consumer.commit(self._outputs, outputs)
+        self._committed = outputs, prompts
         self._committed_ms = self._lag_ms = clock_ms()
 
     @property
@@ -161,11 +164,7 @@ class Grader:
             needed = self._pairing.needed_from(partition)
             read_to = self._consumer.position(self._prompts, partition)
             prompts[partition] = read_to if needed is None else needed
-        self._reached(2)
-        self._commit(self._outputs, outputs)
-        self._reached(3)
-        self._commit(self._prompts, prompts)
-        self._reached(4)
+        self._commit(outputs, prompts)
         if self._committed_ms - self._lag_ms >= _LAG_S * 1000:
             self._lag_ms = self._committed_ms
             metrics.LAG.labels(self.name).set(self.lag)
@@ -186,11 +185,15 @@ class Grader:
         fresh = self._log.offsets_at(topic, since_ms) if len(known) < len(self._taken) else low
         return {p: min(max(known.get(p, fresh[p]), low[p]), ends[p]) for p in self._taken}
 
-    def _commit(self, topic: str, offsets: dict[int, int]) -> None:
-        moved = {p: at for p, at in offsets.items() if self._committed[topic].get(p) != at}
-        if moved:
-            self._consumer.commit(topic, moved)
-            self._committed[topic] |= moved
+    def _commit(self, outputs: dict[int, int], prompts: dict[int, int]) -> None:
+        if (outputs, prompts) == self._committed:
+            return
+        self._reached(2)
+        self._consumer.commit(self._outputs, outputs)
+        self._reached(3)
+        self._consumer.commit(self._prompts, prompts)
+        self._reached(4)
+        self._committed = outputs, prompts
 
     def _read(self, timeout_s: float) -> None:
         for record in self._consumer.poll(timeout_s, max_records=100):
