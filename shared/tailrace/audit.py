@@ -8,10 +8,9 @@
 - digests chain, the ledger's inputs are what was trained, once, and the head can still be built
   from the chunks there are.
 
-:func:`read` feeds one from a log: manifests first (their transactions decided), then it fixes the
-end offsets of everything, then it reads. What is below the low watermarks is out of the account.
-The same receipt twice is fine (senders repeat themselves after a crash); two that differ are an
-error.
+:func:`read` feeds one from a log (:mod:`tailrace.recount` again and again). What is below the low
+watermarks is out of the account. The same receipt twice is fine (senders repeat themselves after a
+crash); two that differ are an error.
 Called by ``tailrace audit`` and at the end of the demo.
 """
 
@@ -22,14 +21,10 @@ from collections.abc import Mapping
 
 import msgspec
 
-from tailrace import topics
 from tailrace.chain import Place, Problem, base_chain, check_bounds, decisions
 from tailrace.deadline import Deadline
-from tailrace.errors import InvalidRecord
 from tailrace.events import Coordinates, ModelUpdate, Receipt, Step, Tick, Trajectory
 from tailrace.log.base import Log
-from tailrace.stream import Decoder, read_all
-from tailrace.topics import named
 from tailrace.wire import Wire
 
 _SHOWN = 50
@@ -100,9 +95,12 @@ class Audit:
             self._deadline.acted(partition, event.event_time_ms)
 
     def bounds(self, partition: int, start: int, end: int) -> None:
-        """The watermarks of a partition of ``trajectories``."""
+        """The watermarks of a partition of ``trajectories``. What fell below the lower one since it
+        was read is out of the account."""
         self._starts[partition] = start
         self._ends[partition] = end
+        for place in [p for p in self._trajectories if p[0] == partition and p[1] < start]:
+            del self._trajectories[place]
 
     def chunk_bounds(self, start: int, end: int) -> None:
         """The watermarks of ``model-chunks``."""
@@ -164,7 +162,7 @@ class Audit:
             versions=len(chain),
             feedback=feedback,
             trajectories=trajectories,
-            receipts=dict(self._counts),
+            receipts={**self._counts, "other": self._counts["other"] + self._strays(chain)},
             problems=problems,
         )
 
@@ -219,13 +217,16 @@ class Audit:
             self._check_ledger(version, used, problems)
         chained = {u.version for u in chain}
         for version, place in self._trainer:
-            if version not in chained:
-                self._counts["other"] += 1
-            elif place in self._trajectories and place not in decided:
+            if version in chained and place in self._trajectories and place not in decided:
                 problems.append(_problem("stray_receipt", "trajectories", place, f"v{version}"))
         account.in_flight = len(self._trajectories.keys() - decided)
         account.outcomes = dict(sorted(outcomes.items()))
         return account
+
+    def _strays(self, chain: list[ModelUpdate]) -> int:
+        """Trainer's receipts that are not of this chain."""
+        chained = {u.version for u in chain}
+        return sum(version not in chained for version, _ in self._trainer)
 
     def _check_ledger(self, version: int, used: set[Place], problems: list[Problem]) -> None:
         inputs = {p: n for p, n in self._inputs.get(version, {}).items() if p in self._trajectories}
@@ -246,55 +247,9 @@ def read(
     deadline: Deadline | None = None,
 ) -> Audit:
     """An :class:`Audit` fed with everything that is on the log now. Raises LogError."""
-    audit = Audit(model, deadline or Deadline())
-    decoder = Decoder(log, wire, prefix=prefix)
-    # Reading the manifests to their end waits for their transactions; ends fixed after that hold
-    # all steps and receipts of every manifest that was seen.
-    for record in read_all(log, named(topics.MODEL_UPDATES, prefix), committed_only=True):
-        try:
-            audit.update(decoder.decode(record))  # type: ignore[arg-type]
-        except InvalidRecord:
-            if record.key == model.encode():
-                audit.unreadable_update(record.partition, record.offset)
-    # Subjects are fixed before their receipts: a receipt without its subject is no finding.
-    fixed = {
-        topic: log.ends(named(topic, prefix))
-        for topic in (
-            topics.FEEDBACK,
-            topics.TRAJECTORIES,
-            topics.TICKS,
-            topics.STEPS,
-            topics.RECEIPTS,
-            topics.DEAD_LETTERS,
-        )
-    }
-    for partition, start in log.starts(named(topics.TRAJECTORIES, prefix)).items():
-        audit.bounds(partition, start, fixed[topics.TRAJECTORIES][partition])
-    chunks = named(topics.MODEL_CHUNKS, prefix)
-    audit.chunk_bounds(log.starts(chunks)[0], log.ends(chunks)[0])
-    for topic, ends in fixed.items():
-        full_name = named(topic, prefix)
-        for record in read_all(log, full_name, ends=ends, committed_only=topic.transactional):
-            if topic is topics.FEEDBACK:
-                audit.feedback(record.partition, record.offset, record.time_ms)
-                continue
-            if topic is topics.DEAD_LETTERS:
-                audit.dead_letter(record.headers, prefix=prefix)
-                continue
-            try:
-                event = decoder.decode(record)
-            except InvalidRecord:
-                event = None
-            match event:
-                case Trajectory() | None if topic is topics.TRAJECTORIES:
-                    audit.trajectory(record.partition, record.offset, event)
-                case Receipt():
-                    audit.receipt(event)
-                case Step():
-                    audit.step(event)
-                case Tick():
-                    audit.tick(event)
-    return audit
+    from tailrace.recount import Reader
+
+    return Reader(log, wire, model=model, prefix=prefix, deadline=deadline).read()
 
 
 def in_words(report: Report) -> list[str]:

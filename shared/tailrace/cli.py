@@ -77,6 +77,16 @@ def parser() -> argparse.ArgumentParser:
         "(7200; less where the settings of the state directory name the reward spec)",
     )
 
+    audit.add_argument(
+        "--follow",
+        "-f",
+        action="store_true",
+        help="a line again and again, with what is in flight, until Ctrl-C",
+    )
+    audit.add_argument(
+        "--every", type=float, default=5.0, metavar="SECONDS", help="between two lines (5)"
+    )
+
     tail = _command(commands, "tail", "print a topic as JSON lines, newest part or as it comes")
     tail.add_argument("topic")
     tail.add_argument(

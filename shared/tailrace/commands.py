@@ -6,18 +6,24 @@ Called by :mod:`tailrace.cli`; output is JSON lines, or words where a person ask
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 import json
 import sys
+import time
 import tomllib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from tailrace import topics
+from tailrace.errors import LogError
 from tailrace.log.base import Log, LogRecord
 from tailrace.settings import Common
 from tailrace.topics import named
+
+if TYPE_CHECKING:
+    from tailrace.audit import Report
+    from tailrace.recount import Reader
 
 _OWN_HEADERS = ("tailrace-reason", "tailrace-detail", "tailrace-source", "tailrace-time-ms")
 
@@ -64,25 +70,57 @@ def _status(arguments: argparse.Namespace, common: Common, log: Log) -> int:
 def _audit(arguments: argparse.Namespace, common: Common, log: Log) -> int:
     from tailrace import audit
     from tailrace.deadline import Deadline, window_s
+    from tailrace.recount import Reader
     from tailrace.wire import Wire
 
     if arguments.decide_within is None:
         deadline = Deadline(window_s=window_s(common.state_dir / "settings.toml"))
     else:
         deadline = Deadline(ticked_s=arguments.decide_within)
-    read = audit.read(
-        log,
-        Wire(common.registry),
-        model=common.model,
-        prefix=common.prefix,
-        deadline=deadline,
-    )
-    report = read.report(arguments.head)
+    wire = Wire(common.registry)
+    reader = Reader(log, wire, model=common.model, prefix=common.prefix, deadline=deadline)
+    if arguments.follow:
+        report = follow(reader, arguments.every, arguments.head, as_json=arguments.json)
+    else:
+        report = reader.read().report(arguments.head)
     if arguments.json:
         print(msgspec.json.encode(report).decode())
     else:
         print("\n".join(audit.in_words(report)))
     return 0 if report.ok else 1
+
+
+def follow(
+    reader: Reader,
+    every_s: float,
+    head: int | None = None,
+    *,
+    as_json: bool = False,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Report:
+    """Print the account every few seconds until Ctrl-C; the last report.
+
+    A broker that is away is said to be, and asked again. Raises KeyboardInterrupt before the first
+    report.
+    """
+    from tailrace.recount import in_a_line
+
+    report = None
+    try:
+        while True:
+            try:
+                report = reader.read().report(head)
+            except LogError as error:
+                print(f"tailrace audit: {error}", file=sys.stderr)
+            else:
+                now_ms = time.time_ns() // 1_000_000
+                line = msgspec.json.encode(report).decode() if as_json else ""
+                print(line or in_a_line(report, now_ms), flush=True)
+            sleep(every_s)
+    except KeyboardInterrupt:
+        if report is None:
+            raise
+    return report
 
 
 def _explain(arguments: argparse.Namespace, common: Common, log: Log) -> int:

@@ -1,0 +1,124 @@
+"""Feeds an :class:`~tailrace.audit.Audit` from a log, once or again and again.
+
+In: the log. Out: an Audit that holds what is on it; :func:`in_a_line` says its report in short.
+Each :meth:`Reader.read` goes on where the last one ended. Manifests come first (their transactions
+decided), then the end offsets of everything are fixed, subjects before their receipts, then it is
+all read: so a report never misses what the log had. Called by :func:`tailrace.audit.read` and
+``tailrace audit --follow``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+
+from tailrace import topics
+from tailrace.audit import Audit, Report
+from tailrace.deadline import Deadline
+from tailrace.errors import InvalidRecord
+from tailrace.events import ModelUpdate, Receipt, Step, Tick, Trajectory
+from tailrace.log.base import Log, LogRecord
+from tailrace.stream import Decoder, read_all
+from tailrace.topics import Topic, named
+from tailrace.wire import Wire
+
+_SUBJECTS_FIRST = (
+    topics.FEEDBACK,
+    topics.TRAJECTORIES,
+    topics.TICKS,
+    topics.STEPS,
+    topics.RECEIPTS,
+    topics.DEAD_LETTERS,
+)
+
+
+class Reader:
+    """One model's account of one log. What is below the low watermarks is out of it."""
+
+    def __init__(
+        self,
+        log: Log,
+        wire: Wire,
+        *,
+        model: str,
+        prefix: str = "",
+        deadline: Deadline | None = None,
+    ) -> None:
+        self._audit = Audit(model, deadline or Deadline())
+        self._log = log
+        self._decoder = Decoder(log, wire, prefix=prefix)
+        self._model = model
+        self._prefix = prefix
+        self._read_to: dict[str, dict[int, int]] = {}
+
+    def read(self) -> Audit:
+        """The audit, fed with everything that is on the log now. Raises LogError; may be called
+        again after that."""
+        for record in self._rest(topics.MODEL_UPDATES):
+            self._update(record)
+        fixed = {topic: self._log.ends(named(topic, self._prefix)) for topic in _SUBJECTS_FIRST}
+        for partition, start in self._log.starts(named(topics.TRAJECTORIES, self._prefix)).items():
+            self._audit.bounds(partition, start, fixed[topics.TRAJECTORIES][partition])
+        chunks = named(topics.MODEL_CHUNKS, self._prefix)
+        self._audit.chunk_bounds(self._log.starts(chunks)[0], self._log.ends(chunks)[0])
+        for topic, ends in fixed.items():
+            for record in self._rest(topic, ends):
+                self._feed(topic, record)
+        return self._audit
+
+    def _rest(self, topic: Topic, ends: Mapping[int, int] | None = None) -> Iterator[LogRecord]:
+        """What was not read yet. Each record counts as read once the next one is asked for, so a
+        round that breaks off is gone on with."""
+        name = named(topic, self._prefix)
+        read_to = self._read_to.setdefault(name, {})
+        ends = self._log.ends(name) if ends is None else ends
+        for record in read_all(
+            self._log, name, starts=read_to, ends=ends, committed_only=topic.transactional
+        ):
+            yield record
+            read_to[record.partition] = record.offset + 1
+        for partition, end in ends.items():
+            read_to[partition] = max(end, read_to.get(partition, 0))
+
+    def _update(self, record: LogRecord) -> None:
+        try:
+            event = self._decoder.decode(record)
+        except InvalidRecord:
+            if record.key == self._model.encode():
+                self._audit.unreadable_update(record.partition, record.offset)
+            return
+        assert isinstance(event, ModelUpdate)
+        self._audit.update(event)
+
+    def _feed(self, topic: Topic, record: LogRecord) -> None:
+        if topic is topics.FEEDBACK:
+            self._audit.feedback(record.partition, record.offset, record.time_ms)
+            return
+        if topic is topics.DEAD_LETTERS:
+            self._audit.dead_letter(record.headers, prefix=self._prefix)
+            return
+        try:
+            event = self._decoder.decode(record)
+        except InvalidRecord:
+            event = None
+        match event:
+            case Trajectory() | None if topic is topics.TRAJECTORIES:
+                self._audit.trajectory(record.partition, record.offset, event)
+            case Receipt():
+                self._audit.receipt(event)
+            case Step():
+                self._audit.step(event)
+            case Tick():
+                self._audit.tick(event)
+
+
+def in_a_line(report: Report, now_ms: int) -> str:
+    """The report of one moment: in = outcomes + in flight + missing, of both accounts."""
+    clock = datetime.fromtimestamp(now_ms / 1000, UTC).strftime("%H:%M:%S")
+    accounts = []
+    for name, account in (("feedback", report.feedback), ("trajectories", report.trajectories)):
+        said = [f"{outcome} {count}" for outcome, count in account.outcomes.items()]
+        said += [f"in flight {account.in_flight}", f"missing {account.missing}"]
+        accounts.append(f"{name} {account.records} = {' + '.join(said)}")
+    problems = f"{len(report.problems)} problems" if report.problems else "balanced"
+    return "; ".join([f"{clock} head {report.head}", *accounts, problems])
