@@ -9,11 +9,11 @@ from __future__ import annotations
 from contextlib import suppress
 import math
 
+from services.rewards import naming
 from tailrace import ids
 from tailrace.errors import InvalidRecord
 from tailrace.events import Feedback, Output, Prompt
 from tailrace.log.base import LogRecord
-from tailrace.partition import partition_of
 
 FUTURE_MS = 24 * 3600 * 1000
 """A turn token that is further ahead of the log than this was not made by a gateway's clock."""
@@ -34,7 +34,7 @@ def check_turn(record: LogRecord, event: Prompt | Output, partitions: int, horiz
     if not ids.is_interaction(event.interaction_id) or "!" in event.interaction_id:
         raise Refused("invalid", "id", f"{event.interaction_id!r} is no interaction id")
     if isinstance(event, Prompt):
-        if event.tenant is not None and event.tenant != ids.tenant_of(session):
+        if event.tenant is not None and event.tenant != naming.tenant_of(session):
             raise Refused("foreign", "foreign", f"{event.interaction_id!r} is not {event.tenant}'s")
         if event.session_id != session:
             raise Refused("invalid", "id", f"{event.session_id!r} is not {session!r}")
@@ -120,13 +120,13 @@ def _loser(event: Feedback) -> str | None:
 
 
 def _check_place(record: LogRecord, session: str, partitions: int) -> None:
-    wanted = partition_of(session.encode(), partitions)
+    wanted = naming.place_of(session, partitions)
     if record.partition != wanted:
         raise Refused("invalid", "misplaced", f"{session!r} belongs to partition {wanted}")
 
 
 def _check_age(record: LogRecord, interaction: str, horizon_ms: int) -> None:
-    turn_ms = ids.turn_time_ms(interaction)
+    turn_ms = naming.turn_time_ms(interaction)
     if turn_ms > record.time_ms + FUTURE_MS:
         raise Refused("invalid", "impossible", f"{interaction!r} is of a time to come")
     if record.time_ms - turn_ms > horizon_ms:
@@ -135,10 +135,10 @@ def _check_age(record: LogRecord, interaction: str, horizon_ms: int) -> None:
 
 def _session_of(any_id: str) -> str:
     try:
-        return ids.session_of(any_id)
+        return naming.session_of(any_id)
     except InvalidRecord as error:
         raise Refused("invalid", error.reason, str(error)) from None
 
 
 def _tenant_of(any_id: str) -> str:
-    return ids.tenant_of(_session_of(any_id))
+    return naming.tenant_of(_session_of(any_id))

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 
-from services.rewards import emission, facts, session
+from services.rewards import emission, facts, naming, session
 from services.rewards.entry import Entry, Heard, Interaction, View
 from services.rewards.facts import Closing, FeedbackFact, Settled, Verdict, key_of
 from services.rewards.memory import Memory
 from services.rewards.score import Said, Score, score
 from services.rewards.spec import Spec
-from services.rewards.verifiers import Answer, Verifiers
+from services.rewards.verifiers import NOTHING, Answer, Verifiers
 from tailrace import events, ids
 
 RANK = ("joined", "corrected", "late", "unconsented", "replaced", "withdrawn", "orphan")
@@ -58,7 +58,7 @@ class Decider:
 
     def trajectory(self, closing: Closing, time_ms: int) -> emission.Send:
         """The trajectory of a closing, from the store."""
-        known = self._memory.sessions[ids.session_of(closing.interaction_id)]
+        known = self._memory.sessions[naming.session_of(closing.interaction_id)]
         entry = known.interactions[closing.interaction_id].entry(closing.choice)
         said = [self._memory.account.by_offset[offset].fact for offset in closing.inputs]
         prompt, output = self._content(entry)
@@ -147,19 +147,22 @@ class Decider:
     def _score(
         self, entry: Entry, said: list[Said], lost: set[str], signals: dict[str, bool]
     ) -> Score:
+        assert entry.output is not None
+        if entry.output.failed:
+            return Score(None, [])
+        answer = self._answer(entry) if self._spec.verifiers else NOTHING
+        return score(self._spec, self._verifiers, answer, said, lost, signals)
+
+    def _answer(self, entry: Entry) -> Answer:
         prompt, output = self._content(entry)
         content = output.record.content
-        if output.record.error is not None:
-            return Score(None, [])  # an infrastructure failure is never a bad answer
-        answer = Answer(
+        packed = None if content is None else content.token_ids
+        return Answer(
             text=_text(content),
-            tokens=None
-            if content is None or content.token_ids is None
-            else len(content.token_ids) // 4,
+            tokens=None if packed is None else len(packed) // 4,
             finish_reason=output.record.finish_reason,
             tags=prompt.record.tags,
         )
-        return score(self._spec, self._verifiers, answer, said, lost, signals)
 
     def _content(self, entry: Entry) -> tuple[facts.Kept[events.Prompt], facts.Kept[events.Output]]:
         prompt, output = entry.interaction.prompt, entry.output

@@ -10,10 +10,10 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
+from services.rewards import naming
 from services.rewards.facts import Closing, FeedbackFact, Kept, Settled, encode
 from tailrace import events, ids
 from tailrace.log.base import LogRecord
-from tailrace.partition import partition_of
 from tailrace.topics import FEEDBACK, MAX_RECORD_BYTES
 
 ROOM_BYTES = 64 * 1024
@@ -57,8 +57,8 @@ def receipt(
     It lies in its session's partition; where no session can be read from it, where the record lies.
     """
     try:
-        key = ids.session_of(feedback_id).encode()
-        partition = partition_of(key, partitions)
+        session = naming.session_of(feedback_id)
+        key, partition = session.encode(), naming.place_of(session, partitions)
     except ValueError:
         feedback_id, partition = "", record.partition
         key = record.key or b""
@@ -86,7 +86,7 @@ def settled(partition: int, fact: FeedbackFact, outcome: Settled, time_ms: int) 
         reason=outcome.reason,
         trajectories=outcome.trajectories,
     )
-    return Send(made, ids.session_of(fact.feedback_id).encode(), partition)
+    return Send(made, naming.session_of(fact.feedback_id).encode(), partition)
 
 
 def trajectory(
@@ -117,7 +117,7 @@ def trajectory(
         reward_spec=closing.spec,
         feedback_ids=[fact.feedback_id for fact in said],
         preferred_over=_below(closing, said),
-        tenant=ids.tenant_of(closing.interaction_id),
+        tenant=naming.tenant_of(closing.interaction_id),
         principal=asked.principal,
         user=asked.user,
         learn=asked.learn,
@@ -141,7 +141,7 @@ def trajectory(
         closed_log_time_ms=time_ms if closing.revision else closing.deadline_ms,
         content=content,
     )
-    return Send(_fitted(made), ids.session_of(closing.interaction_id).encode(), partition)
+    return Send(_fitted(made), naming.session_of(closing.interaction_id).encode(), partition)
 
 
 def _fitted(made: events.Trajectory) -> events.Trajectory:

@@ -14,10 +14,10 @@ from typing import NamedTuple
 
 import msgspec
 
+from services.rewards import naming
 from services.rewards import session as sessions
 from services.rewards.facts import Closing, FeedbackFact, OutputFact, PromptFact
 from services.rewards.spec import Spec
-from tailrace import ids
 
 
 class View(msgspec.Struct, frozen=True):
@@ -56,7 +56,7 @@ class Interaction:
 
     def __init__(self, interaction_id: str, session: Session) -> None:
         self.id = interaction_id
-        self.turn_ms = ids.turn_time_ms(interaction_id)
+        self.turn_ms = naming.turn_time_ms(interaction_id)
         self.session = session
         self.prompt: PromptFact | None = None
         self.entries: dict[int, Entry] = {}

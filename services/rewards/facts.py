@@ -69,6 +69,7 @@ class _LightPrompt(msgspec.Struct, frozen=True):
 class _LightOutput(msgspec.Struct, frozen=True):
     interaction_id: str
     choice: int = 0
+    error: str | None = None
 
 
 class PromptFact(msgspec.Struct, frozen=True):
@@ -89,6 +90,8 @@ class OutputFact(msgspec.Struct, frozen=True):
     time_ms: int
     interaction_id: str
     choice: int
+    failed: bool
+    """It is an infrastructure failure, never a bad answer."""
 
 
 class FeedbackFact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -276,4 +279,6 @@ def prompt_fact(offset: int, value: bytes) -> PromptFact:
 def output_fact(offset: int, value: bytes) -> OutputFact:
     """An output's table value without its content."""
     kept = _LIGHT_OUTPUT.decode(value)
-    return OutputFact(offset, kept.time_ms, kept.record.interaction_id, kept.record.choice)
+    record = kept.record
+    failed = record.error is not None
+    return OutputFact(offset, kept.time_ms, record.interaction_id, record.choice, failed)

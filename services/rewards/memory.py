@@ -11,11 +11,12 @@ from collections.abc import Iterator
 import heapq
 from itertools import count
 
+from services.rewards import naming
 from services.rewards.account import Account
 from services.rewards.entry import Entry, Heard, Interaction, Session
 from services.rewards.facts import FeedbackFact, OutputFact, PromptFact, Verdict, key_of
 from services.rewards.spec import Spec
-from tailrace import events, ids
+from tailrace import events
 
 
 class Memory:
@@ -44,7 +45,7 @@ class Memory:
 
     def known_turn(self, event: events.Prompt | events.Output) -> int | None:
         """The offset of the prompt or output that this one repeats (or is)."""
-        session = self.sessions.get(ids.session_of(event.interaction_id))
+        session = self.sessions.get(naming.session_of(event.interaction_id))
         interaction = None if session is None else session.interactions.get(event.interaction_id)
         if interaction is None:
             return None
@@ -106,7 +107,7 @@ class Memory:
 
     def about(self, fact: FeedbackFact) -> Iterator[Entry]:
         """The entries that a feedback may bear upon, as far as they are remembered."""
-        session = self.sessions.get(ids.session_of(fact.subject))
+        session = self.sessions.get(naming.session_of(fact.subject))
         if session is None:
             return
         if fact.interaction_id is None:
@@ -121,7 +122,7 @@ class Memory:
     def apply(self, verdict: Verdict) -> None:
         """Take note of what a tick decided. What the horizon has passed is no longer here."""
         for closing in verdict.closings:
-            session = self.sessions.get(ids.session_of(closing.interaction_id))
+            session = self.sessions.get(naming.session_of(closing.interaction_id))
             interaction = session and session.interactions.get(closing.interaction_id)
             if not interaction:
                 continue
@@ -162,7 +163,7 @@ class Memory:
         """Verdicts outlive what they decided; those facts are known by now, or gone."""
         newest_ms = verdict.time_ms
         for closing in verdict.closings:
-            newest_ms = max(newest_ms, ids.turn_time_ms(closing.interaction_id))
+            newest_ms = max(newest_ms, naming.turn_time_ms(closing.interaction_id))
         for settled in verdict.settled:
             heard = self.account.by_offset.get(settled.offset)
             if heard is not None:
@@ -198,7 +199,7 @@ class Memory:
 
     @staticmethod
     def _newest_ms(fact: FeedbackFact) -> int:
-        return max(fact.time_ms, *(ids.turn_time_ms(turn) for turn, _ in fact.answers), 0)
+        return max(fact.time_ms, *(naming.turn_time_ms(turn) for turn, _ in fact.answers), 0)
 
     def _drop(self, interaction: Interaction) -> None:
         session = interaction.session
@@ -214,7 +215,7 @@ class Memory:
         """Drop a feedback, and what nobody but it spoke of."""
         self.unsettled.discard(heard)
         self.pending.discard(heard)
-        session = self.sessions.get(ids.session_of(heard.fact.subject))
+        session = self.sessions.get(naming.session_of(heard.fact.subject))
         if session is None:
             return
         if heard.fact.interaction_id is None:
@@ -239,7 +240,7 @@ class Memory:
         return self.sessions[session_id]
 
     def _interaction(self, interaction_id: str) -> Interaction:
-        session = self._session(ids.session_of(interaction_id))
+        session = self._session(naming.session_of(interaction_id))
         if interaction_id not in session.interactions:
             session.interactions[interaction_id] = Interaction(interaction_id, session)
         return session.interactions[interaction_id]

@@ -35,6 +35,10 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     tags: dict[str, str]
 
 
+NOTHING = Answer(text=None, tokens=None, finish_reason=None, tags={})
+"""For a spec without verifiers, which spares reading the answer."""
+
+
 class Verifiers:
     """The verifiers of a spec, by name. Raises ValueError where one cannot be made."""
 
