@@ -52,9 +52,13 @@ class Child:
 
     def call(self, request: dict[str, Any], timeout_s: float) -> list[Any]:
         """One value for each answer. Raises Failed."""
+        try:
+            line = json.dumps(request)
+        except RecursionError:
+            raise Failed("too_deep") from None
         if self._process is None:
             self._start()
-        answer = self._exchange(json.dumps(request), timeout_s)
+        answer = self._exchange(line, timeout_s)
         if answer is None:
             raise Failed("exited", f"with {self._drop()}")
         if "values" not in answer:

@@ -14,6 +14,9 @@ from tailrace.events import Output, Prompt
 from tailrace.log.base import LogRecord
 from tailrace.partition import partition_of
 
+MAX_CHOICES = 128
+"""Rewards takes no feedback on a choice beyond."""
+
 
 class Item(msgspec.Struct, frozen=True, kw_only=True):
     """One choice of one answer, and where its output lies."""
@@ -82,6 +85,8 @@ def drawn(interaction: str, choice: int, share: float) -> bool:
 
 def check_output(output: Output) -> None:
     """Raises InvalidRecord, with the reason, for an answer that there is no need to look at."""
+    if not 0 <= output.choice < MAX_CHOICES:
+        raise InvalidRecord("choice", str(output.choice))
     if output.error is not None:
         raise InvalidRecord("error", output.error)
     if output.content is None or output.content.message is None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+import json
 import logging
 import re
 import threading
@@ -27,6 +28,7 @@ from services.graders.spec import Judge
 _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 60.0
 _MAX_TOKENS = 16
+_JSON = {"content-type": "application/json"}
 _NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?")
 _SLOT = re.compile(r"\{(question|answer)\}")
 _log = logging.getLogger(__name__)
@@ -82,7 +84,7 @@ class Judging:
         self._asking: WeakValueDictionary[bytes, asyncio.Lock] = WeakValueDictionary()
         self._stop = asyncio.Event()
         self._client = httpx.AsyncClient(
-            headers={"authorization": f"Bearer {key}"} if key else {},
+            headers=_JSON | ({"authorization": f"Bearer {key}"} if key else {}),
             timeout=None,
             trust_env=False,
             limits=httpx.Limits(max_connections=None),
@@ -163,10 +165,11 @@ class Judging:
         url = self._judge.url.rstrip("/") + "/chat/completions"
         try:
             async with asyncio.timeout(self._judge.timeout_s):
-                reply = await self._client.post(url, json=body)
+                # Escaped: an answer may hold half a surrogate pair, which is no UTF-8.
+                reply = await self._client.post(url, content=json.dumps(body))
         except TimeoutError:
             raise _Failed("timeout", again=True) from None
-        except httpx.HTTPError:
+        except (httpx.HTTPError, httpx.InvalidURL):
             raise _Failed("unreachable", again=True) from None
         finally:
             metrics.SECONDS.labels(self._name).observe(time.monotonic() - began)

@@ -166,9 +166,13 @@ def _names(tree: ast.Module) -> set[str]:
 
 
 def _check_judge(file: Path, path: str, judge: Judge, keys: dict[str, str]) -> None:
-    parts = urlsplit(judge.url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise SettingsError(f"{file}: {path}.url: must begin with http:// or https://")
+    try:
+        parts = urlsplit(judge.url)
+        named = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        named = False
+    if not named or not judge.url.isascii() or " " in judge.url:
+        raise SettingsError(f"{file}: {path}.url: must be a URL with http:// or https://")
     if "{answer}" not in judge.prompt:
         raise SettingsError(f"{file}: {path}.prompt: {{answer}} is not in it")
     low, high = judge.range
@@ -176,6 +180,9 @@ def _check_judge(file: Path, path: str, judge: Judge, keys: dict[str, str]) -> N
         raise SettingsError(f"{file}: {path}.range: two numbers, the lower one first")
     if judge.key is not None and judge.key not in keys:
         raise SettingsError(f"{file}: {path}.key: {judge.key!r} is not in graders.keys")
+    key = keys.get(judge.key or "", "")
+    if not (key.isascii() and key.isprintable()):
+        raise SettingsError(f"graders.keys.{judge.key}: must be printable ASCII")
     _check_range(file, f"{path}.timeout_s", judge.timeout_s, 0.01, 3600)
     _check_range(file, f"{path}.attempts", judge.attempts, 1, 20)
     _check_range(file, f"{path}.concurrency", judge.concurrency, 1, 256)

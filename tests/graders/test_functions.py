@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 import queue
+import signal
+import subprocess
+import sys
 from typing import Any
 
+import psutil
 import pytest
 
 from services.graders.cache import Cache
@@ -13,6 +17,8 @@ from services.graders.functions import Functions, request
 from services.graders.item import Item, Verdict
 from services.graders.spec import Function
 from tailrace import ids
+from tests.borders.test_imports import ROOT
+from tests.gateway.fakevllm import wait_until
 from tests.graders.scene import NOW_MS, an_item, write_function
 
 Make = Callable[..., "Bench"]
@@ -199,3 +205,41 @@ def test_a_worker_that_is_closed_kills_what_hangs(bench: Make) -> None:
     worker.worker.close()
     assert worker.answers.empty()
     assert not worker.worker._thread.is_alive()
+
+
+ORPHAN = """
+import os, signal, sys
+from services.graders.functions import Child
+
+child = Child(sys.argv[1], "reward")
+request = {"prompts": ["a"], "completions": ["b"], "completion_ids": [[]], "columns": {}}
+print(int(child.call(request, 20.0)[0]), flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_process_that_is_killed_takes_its_function_along(tmp_path: Any) -> None:
+    """Also one that hangs, and so does not see that its input ended."""
+    code = """
+import os, threading, time
+
+def reward(**kwargs):
+    threading.Thread(target=time.sleep, args=[600]).start()
+    return [os.getpid()]
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", ORPHAN, write_function(tmp_path, code)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    wait_until(lambda: ended(int(done.stdout)), "the end of the function")
+
+
+def ended(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True

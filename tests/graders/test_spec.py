@@ -53,6 +53,7 @@ WRONG = {
     FUNCTION.replace(".polite", '."a.b"'): "a name is",
     FUNCTION + JUDGE.replace("helpful", "polite"): "judges.polite: a function has that name",
     JUDGE.replace("http:", "ftp:"): "judges.helpful.url",
+    JUDGE.replace(":8000", ":x"): "judges.helpful.url: must be a URL",
     JUDGE.replace("{answer}", ""): "judges.helpful.prompt",
     JUDGE.replace("[1, 5]", "[5, 1]"): "judges.helpful.range",
     JUDGE.replace("[1, 5]", "[1, inf]"): "judges.helpful.range",
@@ -68,6 +69,15 @@ def test_what_is_wrong_is_named(tmp_path: Path, text: str) -> None:
     with pytest.raises(SettingsError, match=WRONG[text]) as caught:
         load(written(tmp_path, text), {})
     assert "graders.toml" in str(caught.value)
+
+
+def test_a_key_that_no_header_can_hold_is_refused_without_showing_it(tmp_path: Path) -> None:
+    file = written(tmp_path, JUDGE + 'key = "k"\n')
+    for key in ("schl\u00fcssel", "two\nlines"):
+        with pytest.raises(SettingsError, match=r"graders\.keys\.k: ") as caught:
+            load(file, {"k": key})
+        assert key not in str(caught.value)
+    load(file, {"k": "right"})
 
 
 def test_the_hash_is_of_what_it_is_and_not_of_where_or_how_fast(tmp_path: Path) -> None:
