@@ -104,8 +104,13 @@ def parser() -> argparse.ArgumentParser:
 
     send = _command(commands, "send", "send feedback about an interaction or a session")
     send.add_argument("subject", help="the id of an answer, or of a session")
-    send.add_argument("value", help="true, false, a number, or text")
+    send.add_argument("value", nargs="?", help="true, false, a number, or text")
     send.add_argument("--metric", default="thumbs")
+    send.add_argument("--kind", help="comment or demonstration, of a text that is no category")
+    send.add_argument("--choice", type=int, default=0, metavar="N", help="of several answers (0)")
+    send.add_argument(
+        "--preferred-over", metavar="ANSWER", help="the answer that lost, in place of a value"
+    )
     send.add_argument(
         "--id", metavar="TOKEN", help="the feedback's own id; sent again, it is the same"
     )

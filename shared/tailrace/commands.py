@@ -188,8 +188,11 @@ def _send(arguments: argparse.Namespace, common: Common) -> int:
         print(
             client.feedback(
                 arguments.subject,
-                value(arguments.value, arguments.metric),
+                value(arguments.value, arguments.kind or arguments.metric),
                 metric=arguments.metric,
+                kind=arguments.kind,
+                choice=arguments.choice,
+                preferred_over=arguments.preferred_over,
                 feedback_id=arguments.id,
                 replaces=arguments.replaces,
             )
@@ -197,13 +200,14 @@ def _send(arguments: argparse.Namespace, common: Common) -> int:
     return 0
 
 
-def value(text: str, metric: str) -> bool | float | str:
-    """What a value on the command line is: true, false, a number, else text. Comments are text.
+def value(text: str | None, metric: str) -> bool | float | str | None:
+    """What a value on the command line is: true, false, a number, else text. Comments are text;
+    ``metric`` may also be a kind.
 
     >>> value("true", "thumbs"), value("4", "stars"), value("4", "comment")
     (True, 4.0, '4')
     """
-    if metric in ("comment", "demonstration"):
+    if text is None or metric in ("comment", "demonstration", "category"):
         return text
     if text.lower() in ("true", "false"):
         return text.lower() == "true"

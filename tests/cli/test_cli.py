@@ -227,6 +227,10 @@ def test_values_on_the_command_line() -> None:
     assert commands.value("4.5", "stars") == 4.5
     assert commands.value("good", "grade") == "good"
     assert commands.value("true", "comment") == "true"
+    assert commands.value("true", "category") == "true"
+    assert commands.value(None, "better") is None
+    sent = cli.parser().parse_args(["send", "a", "--preferred-over", "0", "--choice", "1"])
+    assert (sent.value, sent.preferred_over, sent.choice) == (None, "0", 1)
 
 
 @pytest.mark.kafka
