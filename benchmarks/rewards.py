@@ -5,7 +5,7 @@
 The embedded broker and a feeder share the first core, one ``python -m services.rewards`` has the
 last. An interaction is a prompt of 200 tokens, an answer of 100 with logprobs and one piece of
 feedback; a trajectory and a receipt come out. The feeder keeps at most 20,000 interactions ahead,
-the spec waits 1 s and forgets after 60 s. What was committed and what was read is deleted from the
+the spec waits 1 s and forgets after 15 s. What was committed and what was read is deleted from the
 log on the way, so the run needs little disk at any length. The rate is counted from the first
 prompt, written when the worker has its partitions, to the last receipt, so the spec's wait is in
 it; ``rss_mb`` is the worker's at each tenth. Ends with 1 when a piece of feedback has no receipt,
@@ -46,8 +46,8 @@ STILL_S = 120.0
 """So long without a receipt, and the rest is called missing."""
 SPEC = """
 wait_s = 1
-orphan_s = 10
-horizon_s = 60
+orphan_s = 5
+horizon_s = 15
 [metrics.thumbs]
 true = 1.0
 false = -1.0

@@ -13,17 +13,18 @@ import time
 
 import msgspec
 
-from services.rewards.emission import Out, Send
-from services.rewards.join import KINDS, Join
+from services.rewards import offline
+from services.rewards.emission import Send
+from services.rewards.join import KINDS
+from services.rewards.offline import Read
 from services.rewards.spec import Spec
 from tailrace import events, topics
 from tailrace.errors import InvalidRecord
-from tailrace.log.base import Log, LogRecord
+from tailrace.log.base import Log
 from tailrace.stream import Decoder, read_all
 from tailrace.topics import named
 from tailrace.wire import Wire
 
-Read = tuple[LogRecord, events.Struct | InvalidRecord]
 Place = tuple[int, int]
 
 
@@ -62,7 +63,7 @@ class Account(msgspec.Struct, kw_only=True):
 
 def compare(log: Log, prefix: str, spec: Spec) -> Account:
     """Recount now. The inputs are fixed first, so what is still being said shows as lost."""
-    logs = _inputs(log, prefix)
+    logs = inputs(log, prefix)
     wanted, found = expected(logs, spec), _found(log, prefix)
     places = {(read[0].partition, read[0].offset) for p in logs.values() for read in p["feedback"]}
     wire, differences = Wire(), list[str]()
@@ -95,10 +96,10 @@ def await_good(
 
 
 def expected(logs: Mapping[int, Mapping[str, Iterable[Read]]], spec: Spec) -> Outcome:
-    """What one worker says that reads every record once, as it was appended."""
+    """What one worker says that reads every record once."""
     wire, outcome = Wire(), Outcome()
     for partition, kinds in logs.items():
-        for out in _run(spec, partition, len(logs), kinds):
+        for out in offline.run(spec, partition, len(logs), kinds):
             if isinstance(out, Send):
                 _take(outcome, out.record, wire.encode(out.record))
             else:
@@ -107,30 +108,8 @@ def expected(logs: Mapping[int, Mapping[str, Iterable[Read]]], spec: Spec) -> Ou
     return outcome
 
 
-class _Store(dict[bytes, bytes]):
-    def insert(self, key: bytes, value: bytes) -> None:
-        assert key not in self
-        self[key] = value
-
-    def delete(self, key: bytes) -> None:
-        del self[key]
-
-
-def _run(
-    spec: Spec, partition: int, partitions: int, logs: Mapping[str, Iterable[Read]]
-) -> Iterable[Out]:
-    join = Join(spec, partition, partitions, _Store())
-    reads = [(read[0].time_ms, KINDS.index(kind), read) for kind in KINDS for read in logs[kind]]
-    for _, number, (record, decoded) in sorted(reads, key=lambda r: (*r[:2], r[2][0].offset)):
-        kind = KINDS[number]
-        yield from join.on_gap(kind, join.positions[kind], record.offset)
-        if isinstance(decoded, InvalidRecord):
-            yield from join.on_refused(record, kind, decoded)
-        else:
-            yield from join.on_record(record, kind, decoded)
-
-
-def _inputs(log: Log, prefix: str) -> dict[int, dict[str, list[Read]]]:
+def inputs(log: Log, prefix: str) -> dict[int, dict[str, list[Read]]]:
+    """What lies on the four topics, by partition and kind."""
     decoder = Decoder(log, Wire(), prefix=prefix)
     logs: dict[int, dict[str, list[Read]]] = {}
     for kind in KINDS:

@@ -50,7 +50,10 @@ class Machine:
             folder = self.folder / name
             folder.mkdir(exist_ok=True)
             self.workers[name] = Worker(
-                *(folder, self.bootstrap, self.prefix), instance=name * instance, spec=SPEC
+                *(folder, self.bootstrap, self.prefix),
+                instance=name * instance,
+                spec=SPEC,
+                stall_s=20.0,
             )
         self.workers[name].start(*program)
         return self.workers[name]

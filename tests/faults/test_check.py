@@ -7,7 +7,7 @@ import time
 
 from msgspec.structs import replace
 
-from services.rewards import spec
+from services.rewards import offline, spec
 from services.rewards.emission import Send
 from tailrace import events, topics
 from tailrace.log.base import Log
@@ -45,9 +45,9 @@ def story(seed: int) -> tuple[Log, Writer]:
 
 def say(log: Log, writer: Writer, folder: Path) -> None:
     """What a worker would send."""
-    logs = check._inputs(log, "")
+    logs = check.inputs(log, "")
     for partition, kinds in logs.items():
-        for out in check._run(rules(folder), partition, 2, kinds):
+        for out in offline.run(rules(folder), partition, 2, kinds):
             if isinstance(out, Send):
                 topic = topics.TRAJECTORIES
                 if isinstance(out.record, events.Receipt):

@@ -30,7 +30,14 @@ class Worker:
     """``python -m services.rewards`` (or a test's own program) on a folder's settings."""
 
     def __init__(
-        self, folder: Path, bootstrap: str, prefix: str, *, instance: str = "", spec: str = SPEC
+        self,
+        folder: Path,
+        bootstrap: str,
+        prefix: str,
+        *,
+        instance: str = "",
+        spec: str = SPEC,
+        stall_s: float = 4.0,
     ) -> None:
         self.folder = folder
         self.log_file = folder / "worker.log"
@@ -38,7 +45,7 @@ class Worker:
         (folder / "settings.toml").write_text(
             f'kafka = "{bootstrap}"\nprefix = "{prefix}"\nstate_dir = "{folder}"\n'
             f'[rewards]\nspec = "{folder}/spec.toml"\ntick_s = 0.25\nidle_tick_s = 1\n'
-            "commit_s = 0.4\nskew_ms = 50\nstall_s = 4\n"
+            f"commit_s = 0.4\nskew_ms = 50\nstall_s = {stall_s}\n"
             + (f'instance = "{instance}"\n' if instance else "")
         )
         self.child: subprocess.Popen[bytes] | None = None
