@@ -13,10 +13,11 @@ import threading
 
 from services.graders.cache import Cache
 from services.graders.functions import Functions
-from services.graders.grader import Answers, Grader, Worker
+from services.graders.grader import Grader
 from services.graders.judge import Judging
 from services.graders.settings import Settings
 from services.graders.spec import Function, Judge, Spec
+from services.graders.worker import Answers, Worker
 from tailrace.errors import SettingsError
 from tailrace.log.base import Log
 from tailrace.stream import Decoder, Writer

@@ -1,4 +1,4 @@
-"""The process that a user's function runs in: a script on its own, started by :mod:`.functions`.
+"""The process that a user's function runs in: a script on its own, started by :mod:`.calls`.
 
 JSON lines. In: ``{"prompts": […], "completions": […], "completion_ids": […], "columns": {…}}``.
 Out, first: ``{"ready": true}``; then for each line ``{"values": […]}``, each a number, null or

@@ -20,7 +20,6 @@ from concurrent.futures import Future
 import logging
 import queue
 import time
-from typing import Protocol
 
 from services.graders import item as items
 from services.graders import metrics
@@ -28,6 +27,7 @@ from services.graders.item import Item, Verdict
 from services.graders.pairing import KEEP_MS, Pairing
 from services.graders.progress import Progress
 from services.graders.spec import Grader as Spec
+from services.graders.worker import Answers, Worker
 from tailrace import ids, topics
 from tailrace.errors import InvalidRecord, LogError
 from tailrace.events import Feedback, Output, Prompt
@@ -37,43 +37,6 @@ from tailrace.topics import named
 
 _LAG_S = 5.0
 _log = logging.getLogger(__name__)
-
-
-class Worker(Protocol):
-    """What grades. It answers through the :class:`Answers` that it was made with."""
-
-    room: int
-
-    def give(self, item: Item) -> None:
-        """Queue one item."""
-
-    def close(self) -> None:
-        """End at once; items without an answer are left so."""
-
-
-class Answers:
-    """From the worker's thread to the grader's."""
-
-    def __init__(self) -> None:
-        self._queue: queue.SimpleQueue[tuple[Item, Verdict] | BaseException] = queue.SimpleQueue()
-
-    def put(self, item: Item, verdict: Verdict) -> None:
-        """The worker's word on an item."""
-        self._queue.put((item, verdict))
-
-    def crash(self, error: BaseException) -> None:
-        """The worker cannot go on."""
-        self._queue.put(error)
-
-    def get(self, timeout_s: float) -> tuple[Item, Verdict] | None:
-        """The next word, waited for up to ``timeout_s``. Raises what the worker raised."""
-        try:
-            found = self._queue.get(timeout=timeout_s) if timeout_s else self._queue.get_nowait()
-        except queue.Empty:
-            return None
-        if isinstance(found, BaseException):
-            raise found
-        return found
 
 
 class Grader:

@@ -13,10 +13,11 @@ import pytest
 
 from services.graders.cache import Cache
 from services.graders.functions import Functions
-from services.graders.grader import Answers, Grader
+from services.graders.grader import Grader
 from services.graders.item import Item, Verdict
 from services.graders.judge import Judging
 from services.graders.spec import Function
+from services.graders.worker import Answers
 from tailrace import events, ids
 from tailrace.log.memory import MemoryLog
 from tailrace.stream import Decoder, Writer

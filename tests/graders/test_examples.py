@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from services.graders import spec
-from services.graders.functions import Child, request
+from services.graders.calls import Child
+from services.graders.functions import request
 from services.graders.settings import Settings
 from services.local.document import read
 from tailrace.settings import load

@@ -209,7 +209,7 @@ def test_a_worker_that_is_closed_kills_what_hangs(bench: Make) -> None:
 
 ORPHAN = """
 import os, signal, sys
-from services.graders.functions import Child
+from services.graders.calls import Child
 
 child = Child(sys.argv[1], "reward")
 request = {"prompts": ["a"], "completions": ["b"], "completion_ids": [[]], "columns": {}}

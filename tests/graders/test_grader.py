@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 import pytest
 
 from services.graders import pairing
-from services.graders.grader import Answers, Grader
+from services.graders.grader import Grader
 from services.graders.item import Item, Verdict, drawn
 from services.graders.spec import Function
+from services.graders.worker import Answers
 from tailrace import events, ids, topics
 from tailrace.errors import LogError
 from tailrace.log.memory import MemoryLog
