@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import sqlite3
 import sys
 import time
@@ -17,6 +19,9 @@ def main() -> int:
     # uvicorn raises the signal that ended it once more; this handler takes that one.
     process.stopping()
 
+    # A prompt is one text: handing it to a pool of threads costs more than its tokens.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
     import uvicorn
 
     from services.gateway.build import build
@@ -31,6 +36,9 @@ def main() -> int:
         return 2
     if fold is not None:
         fold.start()
+    # Everything up to here stays: a full collection that walks it would hold up requests.
+    gc.collect()
+    gc.freeze()
     server = uvicorn.Server(
         uvicorn.Config(
             gateway.app(),

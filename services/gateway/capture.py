@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 _DRAIN_RECORDS = 200
 _LONGEST_WAIT_S = 5.0
+_LINGER_S = 0.002
 
 
 class Capture:
@@ -154,6 +155,9 @@ class Capture:
         while True:
             batch = [await self._queue.get()]
             self._busy = True
+            if batch[0].kept is None:
+                # Nobody waits: whatever made this record may answer first.
+                await asyncio.sleep(_LINGER_S)
             batch += [self._queue.get_nowait() for _ in range(self._queue.qsize())]
             held = [e for e in batch if e.to_spool or self._spooling or not self._send(e)]
             if held:

@@ -16,18 +16,18 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 import logging
-import math
 from typing import Any
 
-import httpx
 import msgspec
 
 from services.gateway import metrics
 from services.gateway.errors import ApiError
+from services.gateway.upstream import Answer, NoConnection, Silent, Upstream, UpstreamError
 from tailrace.events import VersionSpan
 
 log = logging.getLogger(__name__)
 _ROUTE = "/inference/v1/generate"
+_HEALTH_S = 2.0
 _NO_LOGPROB = -9999.0
 """What vLLM writes where a logprob is missing, NaN or minus infinity."""
 _BREAKDOWNS = 2
@@ -121,17 +121,7 @@ class Engine:
         pause: Callable[[float], Any] = asyncio.sleep,
     ) -> None:
         """``now_s`` is a monotonic clock, ``pause`` how to wait between two attempts."""
-        self._client = httpx.AsyncClient(
-            base_url=url,
-            timeout=httpx.Timeout(silence_s, connect=5.0, pool=None),
-            limits=httpx.Limits(
-                # vLLM closes idle connections after 5 s: do not reuse one that is about to be.
-                max_connections=None,
-                max_keepalive_connections=256,
-                keepalive_expiry=3.0,
-            ),
-            trust_env=False,
-        )
+        self._upstream = Upstream(url, silence_s=silence_s)
         self._wait_s = wait_s
         self._now_s = now_s
         self._pause = pause
@@ -176,52 +166,53 @@ class Engine:
             wait_s = min(wait_s * 2, 1.0)
 
     async def _attempt(self, body: bytes, stream: bool) -> AsyncGenerator[Delta]:
-        headers = {"content-type": "application/json"}
         ended = False
         try:
-            async with self._client.stream(
-                "POST", _ROUTE, content=body, headers=headers
-            ) as response:
-                if response.status_code != 200:
-                    raise _refusal(response.status_code, await response.aread())
-                parts = _events(response) if stream else _whole(response)
-                async with aclosing(parts):
-                    async for part in parts:
-                        for delta in _deltas(part):
-                            yield delta
+            async with self._upstream.ask("POST", _ROUTE, body) as answer:
+                if answer.status != 200:
+                    raise _refusal(answer.status, await answer.body())
+                if stream:
+                    async with aclosing(_events(answer)) as parts:
+                        async for part in parts:
+                            for delta in _deltas(part):
+                                yield delta
+                else:
+                    for delta in _deltas(await answer.body()):
+                        yield delta
                 ended = True
-        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-            raise _Broken("no_connection", repr(error), taken=False) from None
-        except httpx.ReadTimeout as error:
-            raise _Broken("silent", repr(error), taken=True) from None
-        except httpx.HTTPError as error:
+        except NoConnection as error:
+            raise _Broken("no_connection", str(error), taken=False) from None
+        except Silent as error:
+            raise _Broken("silent", str(error), taken=True) from None
+        except UpstreamError as error:
             if not ended:
-                raise _Broken("broke_off", repr(error), taken=True) from None
+                raise _Broken("broke_off", str(error), taken=True) from None
 
     async def health(self) -> str | None:
         """None when the engine can serve, else why not."""
         try:
-            response = await self._client.get("/health", timeout=2.0)
-        except httpx.HTTPError as error:
+            async with asyncio.timeout(_HEALTH_S), self._upstream.ask("GET", "/health") as answer:
+                status = answer.status
+                await answer.body()
+        except (UpstreamError, TimeoutError) as error:
             return f"engine: {error!r}"
-        return None if response.status_code == 200 else f"engine: status {response.status_code}"
+        return None if status == 200 else f"engine: status {status}"
 
     async def close(self) -> None:
-        await self._client.aclose()
+        self._upstream.close()
 
 
-async def _whole(response: httpx.Response) -> AsyncGenerator[bytes]:
-    yield await response.aread()
-
-
-async def _events(response: httpx.Response) -> AsyncGenerator[bytes]:
+async def _events(answer: Answer) -> AsyncGenerator[bytes]:
     """The data of each server-sent event. Raises _Broken when the stream ends before [DONE]."""
     rest = b""
-    async for piece in response.aiter_bytes():
+    async for piece in answer.parts():
         *events, rest = (rest + piece).split(b"\n\n")
         for event in events:
             data = event.removeprefix(b"data:").strip()
             if data == b"[DONE]":
+                # What is left of the answer, so that the connection may be used again.
+                async for _ in answer.parts():
+                    pass
                 return
             if data:
                 yield data
@@ -278,4 +269,4 @@ def _version(label: str) -> int | None:
 
 def sampled(entry: TokenLogprob) -> bool:
     """Whether a token's log-probability is a real one."""
-    return math.isfinite(entry.logprob) and _NO_LOGPROB < entry.logprob < 1e-3
+    return _NO_LOGPROB < entry.logprob < 1e-3

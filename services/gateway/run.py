@@ -25,6 +25,7 @@ from tailrace import topics
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+_UNWATCHED_S = 0.02
 
 
 class ClientLeft(Exception):
@@ -135,18 +136,31 @@ async def events(
 
 async def unless_left(request: Request, work: Awaitable[T]) -> T:
     """Await work unless the client leaves first. Raises ClientLeft; the work is cancelled then."""
+    task = asyncio.current_task()
+    assert task is not None
+    left = False
+    watcher: asyncio.Task[None] | None = None
 
     async def leaving() -> None:
+        nonlocal left
         while (await request.receive())["type"] != "http.disconnect":
             pass
+        left = True
+        task.cancel()
 
-    worker, watcher = asyncio.ensure_future(work), asyncio.ensure_future(leaving())
+    def watch() -> None:
+        nonlocal watcher
+        watcher = asyncio.create_task(leaving())
+
+    # Most answers that come at once need no watcher, and each costs.
+    timer = asyncio.get_running_loop().call_later(_UNWATCHED_S, watch)
     try:
-        await asyncio.wait((worker, watcher), return_when=asyncio.FIRST_COMPLETED)
-        if worker.done():
-            return worker.result()
-        raise ClientLeft
+        return await work
+    except asyncio.CancelledError:
+        if left and task.uncancel() == 0:
+            raise ClientLeft from None
+        raise
     finally:
-        for task in (worker, watcher):
-            task.cancel()
-        await asyncio.wait((worker, watcher))
+        timer.cancel()
+        if watcher is not None:
+            watcher.cancel()

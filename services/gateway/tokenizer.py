@@ -64,7 +64,9 @@ class Tokenizer:
 
     def _ids(self, text: str, *, special: bool) -> list[int]:
         try:
-            return self._tokenizer.encode(text, add_special_tokens=special).ids
+            # The fast one leaves out offsets into the text, and exists for batches alone.
+            (encoded,) = self._tokenizer.encode_batch_fast([text], add_special_tokens=special)
+            return encoded.ids
         except UnicodeEncodeError:
             raise invalid("text holds a lone surrogate", "messages") from None
 
