@@ -1,6 +1,7 @@
 import json
 import os
 from pathlib import Path
+import signal
 import subprocess
 import sys
 import time
@@ -259,7 +260,29 @@ def test_audit_tail_and_status_on_a_broker(broker, prefix: str, tmp_path: Path) 
     done = _command("audit", "--decide-within", "1", *where, cwd=tmp_path)
     assert done.returncode == 1
     assert f"no_receipt: feedback/{at.partition}/{at.offset}" in done.stdout
+    done = _command("reward", "explain", "default:s~0000000000000", *where, cwd=tmp_path)
+    assert (done.returncode, "is on the log" in done.stderr) == (1, True)
     done = _command("tail", "nothing", *where, cwd=tmp_path)
     assert (done.returncode, "no topic 'nothing'" in done.stderr) == (1, True)
+    assert _followed(where, tmp_path) == (1, "feedback 1 = in flight 0 + missing 1")
     writer.producer.close()
     log.close()
+
+
+def _followed(where: tuple[str, ...], folder: Path) -> tuple[int, str]:
+    """Exit code and account of an audit that is followed for two rounds, then stopped."""
+    options = ("--follow", "--every", "0.1", "--decide-within", "1")
+    following = subprocess.Popen(
+        [sys.executable, "-m", "tailrace.cli", "audit", *options, *where],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=folder,
+        env=_environment(),
+    )
+    assert following.stdout is not None
+    first, second = following.stdout.readline(), following.stdout.readline()
+    following.send_signal(signal.SIGINT)
+    rest, _ = following.communicate(timeout=60)
+    assert first.split(";")[1:] == second.split(";")[1:]
+    assert "1 problems" in rest
+    return following.returncode, first.split("; ")[1]
