@@ -17,13 +17,14 @@ from tests.rewards.worker import CHECKOUT, Bench, Worker
 pytestmark = pytest.mark.kafka
 
 SPEC = """
-wait_s = 2
+wait_s = 1
 orphan_s = 10
 combine = "sum"
 [metrics.thumbs]
 true = 1.0
 [metrics.polite]
 weight = 0.5
+wait_s = 2
 """
 CODE = """
 def reward(completions, **kwargs):
@@ -80,5 +81,7 @@ def test_its_word_counts_and_without_it_the_thumb_alone(
     assert first.reward == 1.25
     assert {c.name: c.value for c in first.components} == {"thumbs": 1.0, "polite": 0.5}
     assert second.reward == 1.0
+    assert second.closed_log_time_ms is not None and second.output_log_time_ms is not None
+    assert second.closed_log_time_ms - second.output_log_time_ms >= 2000
     polite = next(c for c in second.components if c.name == "polite")
     assert (polite.value, polite.reason) == (None, "no_feedback")
