@@ -244,7 +244,10 @@ def in_words(found: Explanation) -> list[str]:
         if one.fate is not None and one.fate.version is not None:
             trainer += f", version {one.fate.version}"
         lines += [f"  spec {one.reward_spec}, trajectory {one.trajectory_id}: {trainer}"]
-    return lines if found.revisions else [*lines, "no trajectory yet"]
+    lines += [] if found.revisions else ["no trajectory yet"]
+    # Anybody may have written these texts: no line breaks, no escapes of the terminal, no half
+    # surrogates.
+    return ["".join(c if c.isprintable() else " " for c in line) for line in lines]
 
 
 def _said(record: Feedback) -> str:
@@ -276,7 +279,7 @@ def _text(text: str | None) -> str:
     """What was said last, of a plain text, an OpenAI message, or a list of them."""
     try:
         found = json.loads(text or "null")
-    except ValueError:
+    except (ValueError, RecursionError):
         found = text
     if isinstance(found, list) and found:
         found = found[-1]

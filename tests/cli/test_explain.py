@@ -208,6 +208,21 @@ def test_what_is_not_decided_says_so(told):
     assert "no feedback" in told.words()
 
 
+@pytest.mark.parametrize("text", ["a\nb", "\x1b[2J", "\ud800", "[" * 5000, "\u202e"])
+def test_a_text_does_the_terminal_no_harm(told, text):
+    turn = ids.new_interaction(SESSION, BEGAN_MS)
+    told.answer(turn, text)
+    told.say("a", "joined", subject=turn, metric="a\x1bb", category="[" * 5000, kind="category")
+    content = events.OutputContent(message="[" * 100_000)
+    told.writer.write(
+        topics.OUTPUTS,
+        events.Output(interaction_id=turn, choice=1, event_time_ms=1, content=content),
+    )
+    words = told.words(turn)
+    assert all(character.isprintable() or character == "\n" for character in words)
+    words.encode()
+
+
 def test_what_cannot_be_read_is_passed_over(told):
     producer = told.log.producer()
     for topic in ("prompts", "outputs", "feedback", "trajectories", "receipts"):
