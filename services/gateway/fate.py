@@ -34,6 +34,7 @@ Claim = Literal["new", "begun", "accepted", "conflict", "unknown"]
 Redis does not say."""
 _TIMEOUT_S = 0.5
 _REST_S = 1.0
+_MOST_REVISIONS = 64
 _TRAINED = ("trained", "compensated")
 
 
@@ -154,31 +155,42 @@ class Fate:
         found = await _await(client.hgetall(self._names.feedback(feedback_id)))
         if "outcome" not in found and "accepted" not in found:
             return None
-        trajectories = []
+        trajectories: dict[str, dict[str, Any]] = {}
         for trajectory_id in json.loads(found.get("trajectories", "[]")):
-            known = await _await(client.hgetall(self._names.trajectory(trajectory_id)))
-            version = known.get("version")
-            trajectories.append(
-                {
-                    "trajectory_id": trajectory_id,
-                    "outcome": known.get("outcome", "pending"),
-                    "reason": known.get("reason") or None,
-                    "version": None if version is None else int(version),
-                }
-            )
+            await self._follow(client, trajectory_id, trajectories)
         trained = min(
-            (t["version"] for t in trajectories if t["outcome"] in _TRAINED), default=None
+            (t["version"] for t in trajectories.values() if t["outcome"] in _TRAINED), default=None
         )
         since_ms = None if trained is None else await self._serving_since(client, trained)
         return {
             "feedback_id": feedback_id,
             "outcome": found.get("outcome", "pending"),
             "reason": found.get("reason") or None,
-            "trajectories": trajectories,
+            "trajectories": list(trajectories.values()),
             "trained_version": trained,
             "serving_since_ms": since_ms,
             "serving_since": None if since_ms is None else _iso(since_ms),
         }
+
+    async def _follow(
+        self, client: Client, trajectory_id: str | None, into: dict[str, dict[str, Any]]
+    ) -> None:
+        """Add a trajectory, and the revisions that took its place before it was trained."""
+        for _ in range(_MOST_REVISIONS):
+            if trajectory_id is None or trajectory_id in into:
+                return
+            known = await _await(client.hgetall(self._names.trajectory(trajectory_id)))
+            outcome, version = known.get("outcome", "pending"), known.get("version")
+            # Of an earlier outcome, where a fork decided again.
+            successor = known.get("successor") if outcome == "superseded" else None
+            into[trajectory_id] = {
+                "trajectory_id": trajectory_id,
+                "outcome": outcome,
+                "reason": known.get("reason") or None,
+                "version": None if version is None else int(version),
+                "superseded_by": successor,
+            }
+            trajectory_id = successor
 
     async def _serving_since(self, client: Client, version: int) -> int | None:
         # An engine may skip versions: the first one at or above serves what this one learned.

@@ -158,6 +158,8 @@ class Fold:
                 fields = {"outcome": event.outcome, "reason": event.reason or ""}
                 if event.version is not None:
                     fields["version"] = str(event.version)
+                if event.outcome == "superseded" and len(event.trajectories) > 1:
+                    fields["successor"] = event.trajectories[1]
                 self._write(pipe, key, fields, event.outcome)
             case events.ModelAck() if event.state in _SERVES and event.model:
                 version = str(event.version)

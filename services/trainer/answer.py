@@ -52,6 +52,8 @@ class Refusal(msgspec.Struct, frozen=True):
 
     outcome: str
     reason: str
+    successor: str | None = None
+    """The revision that took its place."""
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):

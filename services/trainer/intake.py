@@ -41,6 +41,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     """Empty where the record could not be read, or lies where its id does not belong."""
     outcome: str
     reason: str | None = None
+    successor: str | None = None
 
 
 class Account(msgspec.Struct, frozen=True, kw_only=True):
@@ -173,7 +174,8 @@ class Intake:
                 return Refusal("stale", "horizon")
         if t.supersedes is not None:
             if t.supersedes in self._pending:
-                self._drop(t.supersedes, Refusal("superseded", "revision"), now_s)
+                why = Refusal("superseded", "revision", t.trajectory_id)
+                self._drop(t.supersedes, why, now_s)
             state = self.known.state(t.supersedes)
             if state == "trained":
                 return Refusal("filtered", "already_trained")
@@ -299,6 +301,7 @@ class Intake:
             trajectory_id=subject,
             outcome=why.outcome,
             reason=why.reason or None,
+            successor=why.successor,
         )
         self._decisions[place] = decision
         state = state_after(why.outcome, why.reason)

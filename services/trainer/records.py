@@ -69,7 +69,7 @@ def receipt_of(
         stage="trainer",
         outcome=decision.outcome,
         reason=decision.reason,
-        trajectories=[subject] if subject else [],
+        trajectories=[name for name in (subject, decision.successor) if name],
         model=settings.model,
         version=version,
     )

@@ -41,11 +41,12 @@ def joined(writer, feedback_id, trajectories, outcome="joined", reason=None, tim
     )
 
 
-def trained(writer, trajectory, version, outcome="trained", reason=None):
+def trained(writer, trajectory, version, outcome="trained", reason=None, successor=None):
     writer.write(
         topics.RECEIPTS,
         events.Receipt(
             subject_id=trajectory,
+            trajectories=[trajectory, successor] if successor else [trajectory],
             event_time_ms=1,
             stage="trainer",
             outcome=outcome,
@@ -95,12 +96,44 @@ def test_from_given_to_served(start, redis, log, writer):
         "outcome": "filtered",
         "reason": "clipped",
         "version": 43,
+        "superseded_by": None,
     }
     acked(writer, 44)
     acked(writer, 45)
     fold.step()
     fate = look(gateway, feedback_id)
     assert fate["serving_since_ms"] > 0 and fate["serving_since"].endswith("Z")
+
+
+def test_what_was_trained_through_two_revisions(start, redis, log, writer):
+    gateway = start(redis=redis.url)
+    feedback_id = give(gateway).json()["feedback_id"]
+    joined(writer, feedback_id, ["t0"])
+    trained(writer, "t0", 40, "superseded", "revision", successor="t1")
+    trained(writer, "t1", 41, "superseded", "revision", successor="t2")
+    gateway.fold.step()
+    fate = look(gateway, feedback_id)
+    assert [(t["trajectory_id"], t["superseded_by"]) for t in fate["trajectories"]] == [
+        ("t0", "t1"),
+        ("t1", "t2"),
+        ("t2", None),
+    ]
+    assert fate["trajectories"][2]["outcome"] == "pending"
+    trained(writer, "t2", 42)
+    acked(writer, 42)
+    gateway.fold.step()
+    fate = look(gateway, feedback_id)
+    assert (fate["trained_version"], fate["trajectories"][2]["outcome"]) == (42, "trained")
+    assert fate["serving_since_ms"] > 0
+
+
+def test_revisions_in_a_circle_end(start, redis, log, writer):
+    gateway = start(redis=redis.url)
+    joined(writer, "default:s!x", ["t0"])
+    trained(writer, "t0", 40, "superseded", "revision", successor="t1")
+    trained(writer, "t1", 40, "superseded", "revision", successor="t0")
+    gateway.fold.step()
+    assert len(look(gateway, "default:s!x")["trajectories"]) == 2
 
 
 def test_a_second_record_of_the_same_id_does_not_hide_the_first(start, redis, log, writer):

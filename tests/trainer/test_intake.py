@@ -12,6 +12,8 @@ import pytest
 from services.trainer.answer import Limits
 from services.trainer.intake import Account, Decision, Intake
 from services.trainer.known import state_after
+from services.trainer.records import receipt_of
+from services.trainer.settings import Settings
 from tailrace.events import Trajectory, VersionSpan
 from tailrace.log.base import LogRecord
 from tests.trainer.traffic import MODEL, TIME_MS, trajectory
@@ -127,9 +129,11 @@ def test_revisions_follow_what_became_of_the_one_before() -> None:
     first, second, third = (trajectory(n).trajectory_id for n in (1, 2, 3))
     reading.offer(trajectory(1))
     assert reading.outcome(trajectory(2, supersedes=first)) is None
-    assert [(d.trajectory_id, d.outcome) for d in reading.intake.account().decisions] == [
-        (first, "superseded")
-    ]
+    (decision,) = reading.intake.account().decisions
+    assert (decision.trajectory_id, decision.outcome) == (first, "superseded")
+    assert decision.successor == second
+    _, receipt = receipt_of(Settings(), decision, version=1, now_ms=0)
+    assert receipt.trajectories == [first, second]
     reading.train()
     already = ("filtered", "already_trained")
     assert reading.outcome(trajectory(3, supersedes=second)) == already
