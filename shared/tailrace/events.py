@@ -232,6 +232,7 @@ class Receipt(Struct, frozen=True, kw_only=True):
     outcome: str = ""
     reason: str | None = None
     trajectories: list[str] = []
+    """Rewards: what the feedback went into. Trainer: the subject, then what superseded it."""
     model: str | None = None
     version: int | None = None
     """Trainer: the version that was being built when the record was decided."""

@@ -6,11 +6,12 @@ import pytest
 
 from services.rewards.spec import Spec
 from tailrace import events, topics
-from tailrace.deadline import TICKED_S, window_s
+from tailrace.deadline import TICKED_S, Deadline, window_s
 from tailrace.errors import SettingsError
 from tailrace.log.base import Position
+from tailrace.recount import Reader
 from tailrace.stream import read_all
-from tests.audit.history import History, kinds
+from tests.audit.history import MODEL, History, kinds
 
 
 def test_an_empty_system_balances() -> None:
@@ -272,7 +273,10 @@ def test_any_history_balances_and_any_lost_receipt_is_found(data: st.DataObject)
     history = History()
     waiting: list[list[Position]] = [[], []]
     ends, decided = [0, 0], []
+    followed = Reader(history.log, history.wire, model=MODEL, deadline=Deadline(ticked_s=60.0))
     for version in range(1, data.draw(st.integers(1, 5)) + 1):
+        if data.draw(st.booleans()):
+            followed.read()
         starts = list(ends)
         for partition in data.draw(st.lists(st.integers(0, 1), max_size=8)):
             waiting[partition].append(history.trajectory(partition))
@@ -298,6 +302,7 @@ def test_any_history_balances_and_any_lost_receipt_is_found(data: st.DataObject)
         if number != lost:
             history.decided(place, version, outcome)
     report = history.report()
+    assert followed.read().report() == report
     account = report.trajectories
     assert account.records == sum(ends)
     assert account.records == sum(account.outcomes.values()) + account.in_flight + account.missing
