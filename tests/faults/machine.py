@@ -22,12 +22,26 @@ orphan_s = 1
 default_reward = 0.1
 [metrics.thumbs]
 false = -1.0
+wait_s = 0.2
+session = "last"
 [metrics.stars]
 aggregate = "mean"
+session = "discounted"
 [metrics.tone]
 categories = { a = 1.0, b = 0.5 }
 final = true
+[metrics.comment]
+text = 0.5
 [metrics.choice]
+rejected = -1.0
+[implicit.next_turn]
+wait_s = 0.3
+[implicit.retry]
+seen = -1.0
+wait_s = 0.3
+[verifiers.brief]
+kind = "length"
+max = 3
 """
 
 

@@ -34,12 +34,12 @@ def story(seed: int) -> tuple[Log, Writer]:
     traffic = Traffic(writer, seed)
     for step in range(40):
         if step < 30:
-            traffic.some(3)
+            traffic.some(4)
         for partition in (0, 1):
             ends = {kind: log.ends(kind)[partition] for kind in ("prompts", "outputs", "feedback")}
             tick = events.Tick(partition=partition, event_time_ms=now[0] - 1, ends=ends)
             writer.write(topics.TICKS, tick, partition=partition)
-        now[0] += 200
+        now[0] += 100 if step < 30 else 300
     return log, writer
 
 

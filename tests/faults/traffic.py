@@ -5,6 +5,7 @@ Written straight to the log, as fast as it takes them. Nothing here knows what s
 
 from __future__ import annotations
 
+import json
 import random
 import time
 from typing import Any
@@ -34,7 +35,7 @@ class Traffic:
         for _ in range(number):
             act = self._chance.choices(
                 (self._turn, self._feedback, self._again, self._change, self._session, self._wrong),
-                (40, 30, 10, 10, 5, 5),
+                (40, 30, 10, 10, 5, 10),
             )[0]
             act()
         if flush:
@@ -49,6 +50,7 @@ class Traffic:
         interaction = ids.new_interaction(session, time.time_ns() // 1_000_000)
         self._turns.append(interaction)
         # Event times say nothing: the join goes by the log's.
+        asked = json.dumps([{"role": "user", "content": chance.choice(("why", "how", "when"))}])
         event_time_ms = chance.choice((1, 1_700_000_000_000, _TEN_YEARS_MS * 6))
         prompt = events.Prompt(
             interaction_id=interaction,
@@ -56,7 +58,7 @@ class Traffic:
             event_time_ms=event_time_ms,
             tenant=ids.tenant_of(session),
             learn=chance.random() < 0.9,
-            content=events.PromptContent(messages="[]", prompt_token_ids=b"\0\0\0\0"),
+            content=events.PromptContent(messages=asked, prompt_token_ids=b"\0\0\0\0"),
         )
         records: list[tuple[topics.Topic, events.Struct]] = [(topics.PROMPTS, prompt)]
         for choice in range(chance.choice((1, 1, 1, 2))):
@@ -95,7 +97,7 @@ class Traffic:
     def _change(self) -> None:
         if not self._said:
             return
-        said = self._chance.choice(self._said)
+        said = self._chance.choice(self._said[-self._chance.choice((3, 1000)) :])
         subject = ids.subject_of(said.feedback_id)
         where: dict[str, Any] = {"replaces": said.feedback_id}
         if said.session_id is not None:
