@@ -258,11 +258,16 @@ class Entry:
         waited = heard.fact.time_ms + spec.orphan_ms <= view.time_ms
         return ("orphan", None) if waited and not self.whole(view) else None
 
+    def _recent(self, fact: FeedbackFact) -> bool:
+        """Whether a feedback lies within the horizon. What comes later changes nothing here: the
+        entry may be forgotten by then. Only of what is about the session is that in question."""
+        interaction = self.interaction
+        return fact.time_ms - interaction.turn_ms <= interaction.session.spec.horizon_ms
+
     def _precedes(self, fact: FeedbackFact) -> bool:
         """Whether a feedback about the session comes after the output, within the horizon."""
-        interaction, output = self.interaction, self.output
-        recent = fact.time_ms - interaction.turn_ms <= interaction.session.spec.horizon_ms
-        return recent and output is not None and output.time_ms <= fact.time_ms
+        output = self.output
+        return self._recent(fact) and output is not None and output.time_ms <= fact.time_ms
 
     def _in_time(self, fact: FeedbackFact, spec: Spec, deadline_ms: int) -> bool:
         """Whether a feedback belongs to the first closing, as that one judged."""
@@ -281,12 +286,15 @@ class Entry:
         corrects = bool(self.closings) and spec.late == "correct"
         return any(
             other.fact.offset < view.feedback
+            and self._recent(other.fact)
             and (corrects or self._in_time(other.fact, spec, deadline_ms))
             for other in heard.replaced
         )
 
     def _withdrawn(self, heard: Heard, view: View, by_ms: int | None = None) -> bool:
         return any(
-            fact.offset < view.feedback and (by_ms is None or fact.time_ms <= by_ms)
+            fact.offset < view.feedback
+            and self._recent(fact)
+            and (by_ms is None or fact.time_ms <= by_ms)
             for fact in heard.withdrawn
         )

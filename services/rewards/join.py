@@ -58,6 +58,7 @@ class Join:
         self._memory = Memory(spec, Account(spec), partition)
         self._decider = Decider(spec, self._memory, store, partition)
         self._refused: dict[int, facts.Refusal] = {}
+        self._ticked_ms = 0
         self._ticks = Ticks(partition, store, self.positions, self._committed)
 
     @property
@@ -261,7 +262,9 @@ class Join:
             parts.append(verdict)
         out = [item for verdict in parts for item in self._emit(verdict)]
         self._ticks.acted(offset, tick, parts)
-        self._ticks.doom(offset, tick, self._memory.expired(tick.event_time_ms))
+        # A tick later than they expire: what this one closed, the next one may still correct.
+        self._ticks.doom(offset, tick, self._memory.expired(self._ticked_ms))
+        self._ticked_ms = tick.event_time_ms
         for key in self._ticks.collect():
             self._delete(key, tick.event_time_ms)
         return out

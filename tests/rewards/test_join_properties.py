@@ -69,8 +69,8 @@ def make(seed: int, length: int) -> History:
             add_feedback(history, turns, given, number, chance)
         elif action < 0.66:
             history.hole(chance.choice(("prompts", "outputs", "feedback")))
-        elif action < 0.67:
-            history.wait(chance.choice((10, 70, 4 * HOUR_MS / 1000, -0.5, -2)))
+        elif action < 0.69:
+            history.wait(chance.choice((10, 30, 55, 70, 4 * HOUR_MS / 1000, -0.5, -2)))
         else:
             history.tick(chance.choice((0, 0, 0, 1500)), first=chance.random() < 0.15)
         history.wait(chance.choice((0, 0, 0.001, 0.2, 0.7, 1.5)))
