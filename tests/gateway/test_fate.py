@@ -301,3 +301,12 @@ def test_the_same_body_by_another_key_is_the_same(start, redis, log):
     assert give(said, {"authorization": f"Bearer {asked.json()['token']}"}) == 202
     assert give(said | {"value": False}, new) == 409
     assert len(gateway.records(topics.FEEDBACK, 1)) == 1
+
+
+def test_redis_and_kafka_are_down(start, log):
+    log.down = True
+    gateway = start(redis="redis://127.0.0.1:9/0")
+    assert give(gateway, feedback_id="mine").status_code == 202
+    log.down = False
+    (record,) = gateway.records(topics.FEEDBACK, 1)
+    assert record.feedback_id.endswith("!mine")
