@@ -7,7 +7,7 @@ import pytest
 
 from services.rewards.spec import Spec
 from services.rewards.terms import Metric
-from tests.rewards.history import read_in_order
+from tests.rewards.history import Reader, read_in_order
 from tests.rewards.test_join import Story, rewards
 
 WAITS = Spec(
@@ -95,12 +95,22 @@ def test_a_final_signal_behind_its_window_closes_nothing() -> None:
     assert first.closed_log_time_ms - first.output_log_time_ms == 5000  # type: ignore[operator]
 
 
-def test_a_revision_judges_as_the_first_closing_did() -> None:
+def test_a_revision_judges_as_the_first_closing_did_under_another_spec_too() -> None:
     story = Story()
     interaction = story.turn()
     story.wait(2.5)
     story.feedback(interaction, "a", **GRADE)
+    story.run(4)
+    reader = Reader(story, WAITS)
+    for kind in ("prompts", "outputs", "feedback", "ticks", "ticks", "ticks", "ticks"):
+        reader.step(kind)
+    reader.commit(lambda low, high: high)
+    assert rewards(reader.result) == [(0, None)]
+    reader._spec = replace(WAITS, metrics={"judge": Metric(wait_s=5)}, late="drop")
+    reader.assign()
     story.run(9)
-    story.feedback(interaction, "b")
-    result = story.end(WAITS)
-    assert rewards(result) == [(0, None), (1, 0.5), (2, 0.75)]
+    while kinds := reader.readable():
+        reader.step(kinds[0])
+    reader.commit(lambda low, high: high)
+    assert rewards(reader.result) == [(0, None)]
+    assert set(reader.result.outcomes().values()) == {"late"}
