@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+import re
+import textwrap
+
 import pytest
 
 from services.rewards import spec
@@ -105,3 +109,13 @@ def test_an_answer_waits_for_the_slowest_term() -> None:
     assert given.slack_ms == 720_000
     assert given.lifetime_ms == 7_200_000 + 3_600_000 + 720_000
     assert spec.parse("wait_s = 3\n[verifiers.a]\nkind = 'finished'").longest_wait_ms == 3000
+
+
+def test_what_the_documentation_shows_can_be_read() -> None:
+    docstring = spec.__doc__ or ""
+    shown = textwrap.dedent(docstring.partition("::\n")[2].partition("\nOther kinds")[0])
+    page = (Path(__file__).parents[2] / "docs" / "feedback.md").read_text()
+    (block,) = (b for b in re.findall(r"```toml\n(.*?)```", page, re.S) if "[metrics." in b)
+    for text in (shown, block):
+        given = spec.parse(text)
+        assert given.metrics and given.implicit and given.verifiers
