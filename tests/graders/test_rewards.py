@@ -12,7 +12,7 @@ import pytest
 from tailrace import events
 from tests.gateway.fakevllm import wait_until
 from tests.graders.scene import write_function
-from tests.rewards.worker import CHECKOUT, Bench, Worker
+from tests.rewards.worker import CHECKOUT, PARTITIONS, Bench, Worker
 
 pytestmark = pytest.mark.kafka
 
@@ -47,6 +47,20 @@ def newest(bench: Bench, interaction: str, grader: bool) -> events.Trajectory:
     return wanted()[-1]
 
 
+def said(bench: Bench) -> list[str]:
+    """Outcomes of all that the grader said."""
+    outcomes = bench.outcomes().items()
+    return [outcome for token, found in outcomes if "polite" in token for outcome in found]
+
+
+def begin_again(bench: Bench) -> None:
+    """Take the grader back to before its first answer, as after a kill before its commit."""
+    consumer = bench.log.consumer(group=f"{bench.prefix}tailrace-graders-polite")
+    for topic in ("outputs", "prompts"):
+        consumer.commit(bench.prefix + topic, {p: 0 for p in range(PARTITIONS)})
+    consumer.close()
+
+
 def test_its_word_counts_and_without_it_the_thumb_alone(
     broker: Any, prefix: str, tmp_path: Path
 ) -> None:
@@ -60,9 +74,8 @@ def test_its_word_counts_and_without_it_the_thumb_alone(
     with settings.open("a") as file:
         file.write('[graders]\nspec = "graders.toml"\ncommit_s = 0.1\n')
     worker.start()
-    grader = subprocess.Popen(
-        [sys.executable, "-m", "services.graders", "--settings", str(settings)], cwd=CHECKOUT
-    )
+    command = [sys.executable, "-m", "services.graders", "--settings", str(settings)]
+    grader = subprocess.Popen(command, cwd=CHECKOUT)
     try:
         with_grader = bench.turn("default:a", ("t", True))
         bench.producer.flush()
@@ -72,9 +85,13 @@ def test_its_word_counts_and_without_it_the_thumb_alone(
         without = bench.turn("default:b", ("t", True))
         bench.producer.flush()
         second = newest(bench, without, False)
+        begin_again(bench)
+        grader = subprocess.Popen(command, cwd=CHECKOUT)
+        wait_until(lambda: len(said(bench)) >= 3, "every word again", 40.0)
     finally:
         grader.kill()
         grader.wait()
+        outcomes = said(bench)
         worker.kill()
         bench.producer.close()
         bench.log.close()
@@ -85,3 +102,6 @@ def test_its_word_counts_and_without_it_the_thumb_alone(
     assert second.closed_log_time_ms - second.output_log_time_ms >= 2000
     polite = next(c for c in second.components if c.name == "polite")
     assert (polite.value, polite.reason) == (None, "no_feedback")
+    # The first answer's word came twice; the second's, after its wait, corrects.
+    assert outcomes.count("duplicate") == 1
+    assert {*outcomes} <= {"duplicate", "joined", "corrected"}
