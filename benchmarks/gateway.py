@@ -20,6 +20,7 @@ import gc
 import json
 import os
 from pathlib import Path
+import secrets
 import statistics
 import subprocess
 import sys
@@ -37,6 +38,8 @@ from tailrace.log.kafka import KafkaLog
 ROOT = Path(__file__).parents[1]
 CACHE_DIR = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tailrace"
 FEEDBACK_RATE = 200
+KEY = f"sk-{secrets.token_hex(32)}"
+"""LiteLLM does not start without one; the gateway has none set and does not look."""
 WARM_S = 1.5
 _SPIN_S = 0.0015
 """The loop's timers are a millisecond wide: the rest of the way to a moment is waited for awake."""
@@ -112,7 +115,7 @@ class Load:
         self._sent += 1
         head = (
             f"POST {self._path} HTTP/1.1\r\nhost: {self._host}:{self._port}\r\n"
-            f"authorization: Bearer none\r\ncontent-type: application/json\r\n"
+            f"authorization: Bearer {KEY}\r\ncontent-type: application/json\r\n"
             f"content-length: {len(body)}\r\n\r\n"
         )
         return head.encode() + body
@@ -243,6 +246,7 @@ class Servers:
                 "litellm",
                 [*LITELLM, "--config", str(config), "--port", str(port), "--telemetry", "False"],
                 LITELLM_LOCAL_MODEL_COST_MAP="True",
+                LITELLM_MASTER_KEY=KEY,
             )
             return ready(f"http://127.0.0.1:{port}", "/health/liveliness", alive, 240.0)
         except (OSError, RuntimeError) as error:
