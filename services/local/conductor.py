@@ -293,7 +293,7 @@ class Conductor:
         hints = [
             f"tailrace status{where}",
             f"tailrace tail receipts --follow{where}",
-            f"tailrace tail model-updates --since -10m{where}",
+            f"tailrace tail model-updates --since 10m{where}",
             f"tailrace audit{where}",
         ]
         for name in ("trainer", "rewards", "engine"):
