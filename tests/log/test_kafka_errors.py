@@ -91,3 +91,47 @@ def test_who_gives_up_waiting_does_not_end_the_producer(broker, prefix):
 )
 def test_a_fatal_error_says_that_the_producer_is_broken(error, kind):
     assert type(error_of(error, "t")) is kind
+
+
+class Losing:
+    """confluent-kafka's producer when a delivery report takes the place of a fatal exception."""
+
+    def __init__(self, inner: ck.Producer) -> None:
+        self._inner = inner
+
+    def __getattr__(self, name):
+        return getattr(self._inner, name)
+
+    def poll(self, timeout_s: float) -> int:
+        return self._lose(self._inner.poll, timeout_s)
+
+    def flush(self, timeout_s: float) -> int:
+        return self._lose(self._inner.flush, timeout_s)
+
+    def _lose(self, call, timeout_s: float) -> int:
+        try:
+            return call(timeout_s)
+        except ck.KafkaException:
+            raise SystemError("returned NULL without setting an exception") from None
+
+
+@pytest.mark.kafka
+def test_a_fatal_error_whose_exception_is_lost_is_told_all_the_same(broker, prefix):
+    log = KafkaLog(broker.bootstrap)
+    log.create([OUTPUTS], prefix=prefix, session_partitions=1)
+    first, second = (log.producer(transactional_id=prefix + "t") for _ in range(2))
+    first._producer = Losing(first._producer)
+    for producer in (first, second):
+        producer.begin()
+        producer.append(prefix + "outputs", b"1", partition=0)
+        producer.commit()
+    with pytest.raises(Fenced):
+        first.begin()
+        first.append(prefix + "outputs", b"2", partition=0)
+        first.commit()
+    assert first._thread.is_alive()
+    with pytest.raises(Fenced):
+        first.begin()
+    first.close()
+    second.close()
+    log.close()

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import confluent_kafka as ck
 
-from tailrace.errors import LogError
+from tailrace.errors import Broken, LogError
 from tailrace.log.base import Headers, Position
 from tailrace.log.kafka_errors import REQUEST_TIMEOUT_S, error_of, refuse
 from tailrace.topics import MAX_RECORD_BYTES
@@ -128,17 +128,33 @@ class KafkaProducer:
         while not self._ended.is_set():
             try:
                 self._producer.poll(0.1)
-            except ck.KafkaException as error:
+            except (ck.KafkaException, SystemError) as error:
                 # Raised once, here or in _flush; without this thread no future would ever end.
-                self._fatal = error_of(error.args[0], self._id or "producer")
+                self._fatal = self._fatal_of(error)
 
     def _flush(self, timeout_s: float) -> int:
         try:
             left: int = self._producer.flush(timeout_s)
-        except ck.KafkaException as error:
-            self._fatal = error_of(error.args[0], self._id or "producer")
+        except (ck.KafkaException, SystemError) as error:
+            self._fatal = self._fatal_of(error)
             left = self._producer.flush(timeout_s)
         return left
+
+    def _fatal_of(self, error: ck.KafkaException | SystemError) -> LogError:
+        """The fatal error that a call to librdkafka raised.
+
+        confluent-kafka 2.16 raises it from within a callback. When a delivery report is served
+        behind that, the exception is gone and a SystemError comes instead: ask again.
+        """
+        what = self._id or "producer"
+        if isinstance(error, SystemError) and self._id:
+            try:
+                self._producer.begin_transaction()
+            except ck.KafkaException as told:
+                error = told
+        if isinstance(error, ck.KafkaException):
+            return error_of(error.args[0], what)
+        return Broken(f"{what}: a fatal error, of which no more is known")
 
     def _refuse(self, error: ck.KafkaException, what: str) -> NoReturn:
         """After a fatal error librdkafka says only that there was one; say which."""
