@@ -91,6 +91,10 @@ class Connection(asyncio.Protocol):
             self._done.set_result(int(self._buffer[9:12]))
             self._done = None
 
+    @property
+    def lost(self) -> bool:
+        return self._transport.is_closing()
+
     def connection_lost(self, error: Exception | None) -> None:
         if self._done is not None:
             self._done.set_exception(error or ConnectionError("closed"))
@@ -126,6 +130,8 @@ class Load:
         loop = asyncio.get_running_loop()
 
         async def one(due_s: float, kept: bool) -> None:
+            while idle and idle[-1].lost:
+                idle.pop()
             if not idle:
                 _, connection = await loop.create_connection(
                     Connection, self._host, int(self._port)

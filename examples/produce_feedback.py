@@ -1,6 +1,6 @@
 """Say something about answers straight on Kafka, without the gateway.
 
-python examples/produce_feedback.py 127.0.0.1:9092 default:chat-1~01HF7YAT00000
+python examples/produce_feedback.py 127.0.0.1:9092 default:chat-1~1M3250V00BAQP
 """
 
 import sys

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
-import uuid
 
 import msgspec
 
@@ -27,7 +26,6 @@ _SKEW_MS = 10 * 60 * 1000
 _FIRST_MS = 1_577_836_800_000
 """2020: no interaction is older."""
 _SOURCES = ("user", "implicit", "grader")
-_RETRACTIONS = uuid.UUID("0d6c3c4f-52a1-5d2c-8a3e-7472616365ff")
 
 
 def read(
@@ -67,10 +65,9 @@ def retraction(feedback_id: str, caller: Caller, *, user: str | None, now_ms: in
     """
     feedback_id = claim(feedback_id, caller.tenant)
     subject = ids.subject_of(feedback_id)
-    token = f"retract-{uuid.uuid5(_RETRACTIONS, feedback_id).hex}"
     interaction = ids.is_interaction(subject)
     record = Feedback(
-        feedback_id=ids.feedback_of(subject, token),
+        feedback_id=ids.retraction_of(feedback_id),
         interaction_id=subject if interaction else None,
         session_id=None if interaction else subject,
         event_time_ms=now_ms,

@@ -167,12 +167,9 @@ class Fold:
                 pipe.zadd(self._names.versions(event.model), {version: event.version})
 
     def _write(self, pipe: Any, key: str, fields: dict[str, str], outcome: str) -> None:
-        if outcome in _REPEATS:
-            pipe.hsetnx(key, "outcome", outcome)
-            pipe.hsetnx(key, "reason", fields["reason"])
-        else:
+        if outcome not in _REPEATS:
             pipe.hset(key, mapping=fields)
-        pipe.expire(key, self._ttl_s)
+            pipe.expire(key, self._ttl_s)
 
     def _let_go(self) -> None:
         if self._consumer is not None:

@@ -118,7 +118,7 @@ class Answer(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if not self._again or self._error is not None:
+        if not self._again or self._paused or self._error is not None:
             self.close()
             return False
         return True

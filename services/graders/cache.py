@@ -33,6 +33,8 @@ class Cache:
         self._rows = rows
         try:
             self._open(file)
+        except sqlite3.OperationalError:
+            raise  # a full disk, a lock: the grades are sound
         except sqlite3.DatabaseError as error:
             _log.warning("cache dropped file=%s error=%s", file, error)
             for part in (file, *(file.with_name(file.name + end) for end in ("-wal", "-shm"))):

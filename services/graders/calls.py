@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+import select
 import signal
 import subprocess
 import sys
@@ -100,16 +101,16 @@ class Child:
             if line is not None:
                 process.stdin.write(line + "\n")
                 process.stdin.flush()
-            answer = process.stdout.readline()
+            answer = _line(process.stdout.fileno(), late)
         except (BrokenPipeError, ConnectionResetError):
-            answer = ""
+            answer = b""
         finally:
             timer.cancel()
             timer.join()
         if late.is_set():
             self._drop()
             raise Failed("timeout", f"after {timeout_s:g} s")
-        if not answer.endswith("\n"):
+        if not answer.endswith(b"\n"):
             return None
         found: dict[str, Any] = json.loads(answer)
         return found
@@ -127,3 +128,19 @@ class Child:
             except BrokenPipeError:
                 pass  # what it had not read
         return code
+
+
+def _line(pipe: int, late: threading.Event) -> bytes:
+    """A line, or what came of it until the process ended or it was too late.
+
+    Not ``readline``: a process that the child left behind may hold the pipe open for ever.
+    """
+    found, ready = b"", select.poll()
+    ready.register(pipe, select.POLLIN)
+    while not found.endswith(b"\n") and not late.is_set():
+        if ready.poll(50):
+            part = os.read(pipe, 1 << 16)
+            if not part:
+                break
+            found += part
+    return found

@@ -146,6 +146,10 @@ class Grader:
         known = self._consumer.committed(topic, self._taken)
         since_ms = max(0, int(max(0.0, self._clock_ms() - self._spec.max_age_s * 1000)) - back_ms)
         fresh = self._log.offsets_at(topic, since_ms) if len(known) < len(self._taken) else low
+        expired = sum(max(0, low[p] - offset) for p, offset in known.items())
+        if expired and topic == self._outputs:
+            metrics.SKIPPED.labels(self.name, "expired").inc(expired)
+            _log.warning("answers expired unread grader=%s count=%d", self.name, expired)
         return {p: min(max(known.get(p, fresh[p]), low[p]), ends[p]) for p in self._taken}
 
     def _commit(self, outputs: dict[int, int], prompts: dict[int, int]) -> None:

@@ -107,7 +107,7 @@ class Pairing:
         for place, waiting in list(self._waiting.items()):
             crowded = len(self._waiting) > self._max_waiting
             late = now_ms - waiting.since_ms >= WAIT_MS
-            if crowded or (late and place[0] in partitions):
+            if (crowded or late) and place[0] in partitions:
                 del self._waiting[place]
                 places = self._by_interaction[waiting.output.interaction_id]
                 places.remove(place)

@@ -5,7 +5,8 @@ workers must be stopped (one with ``instance`` is in the group for 10 s more). I
 offsets and empties the changelog; the workers that are started after it read from the low
 watermarks and come to the same trajectories and receipts, with the same ids, which the trainer
 knows (``duplicate``). The reward spec must be the one from before: under another one the same ids
-would stand for other rewards.
+would stand for other rewards. Feedback whose prompt or output retention has deleted meanwhile is
+receipted once more, as an orphan.
 """
 
 from __future__ import annotations

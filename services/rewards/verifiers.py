@@ -196,6 +196,10 @@ def _schema(schema: dict[str, Any]) -> Check:
     return check
 
 
+_BY_NAME = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
+"""Keywords whose keys are names, and whose values are schemas."""
+
+
 def _tables_in(schema: Any) -> Iterator[dict[str, Any]]:
     """A schema and all that may be one inside it."""
     if isinstance(schema, list):
@@ -204,7 +208,9 @@ def _tables_in(schema: Any) -> Iterator[dict[str, Any]]:
     elif isinstance(schema, dict):
         yield schema
         for key, part in schema.items():
-            if key not in ("const", "enum", "default", "examples"):
+            if key in _BY_NAME and isinstance(part, dict):
+                yield from _tables_in(list(part.values()))
+            elif key not in ("const", "enum", "default", "examples"):
                 yield from _tables_in(part)
 
 

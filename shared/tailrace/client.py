@@ -117,7 +117,10 @@ class Client:
 
         Raises FeedbackRefused; earlier requests of the same call were taken then.
         """
-        named = [{"feedback_id": uuid.uuid4().hex} | dict(document) for document in documents]
+        named = [
+            dict(document) | {"feedback_id": document.get("feedback_id") or uuid.uuid4().hex}
+            for document in documents
+        ]
         found = []
         for start in range(0, len(named), _BATCH):
             part = named[start : start + _BATCH]

@@ -78,7 +78,8 @@ def test_a_batch_is_split_and_keeps_its_ids() -> None:
     paused: list[float] = []
     transport = httpx.MockTransport(answer)
     said = {"inference_id": TURN, "metric_name": "thumbs", "value": True}
-    documents = [said | ({"feedback_id": "mine"} if n == 5 else {}) for n in range(2001)]
+    own = {5: {"feedback_id": "mine"}, 6: {"feedback_id": None}}
+    documents = [said | own.get(n, {}) for n in range(2001)]
     with Client("http://gateway", transport=transport, sleep=paused.append) as client:
         given = client.batch(documents)
         assert client.batch([]) == []

@@ -145,6 +145,14 @@ def test_a_second_record_of_the_same_id_does_not_hide_the_first(start, redis, lo
     assert look(gateway, feedback_id)["outcome"] == "joined"
 
 
+def test_a_repeat_says_nothing_of_the_first(start, redis, log, writer):
+    gateway = start(redis=redis.url)
+    feedback_id = give(gateway).json()["feedback_id"]
+    joined(writer, feedback_id, [], "conflict", time_ms=2)
+    gateway.fold.step()
+    assert look(gateway, feedback_id)["outcome"] == "pending"
+
+
 def test_the_same_id_again(start, redis, log):
     gateway = start(redis=redis.url)
     said = {"metric_name": "thumbs", "value": True, "inference_id": gateway.chat().id}

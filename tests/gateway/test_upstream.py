@@ -96,6 +96,20 @@ def test_a_stream_comes_in_parts_and_a_large_one_does_not_pile_up():
     asyncio.run(run())
 
 
+def test_who_leaves_a_large_answer_unread_leaves_no_deaf_connection():
+    async def run():
+        head = b"HTTP/1.1 200 OK\r\nContent-Length: 307200\r\n\r\n"
+        async with served([head + b"x" * 307200], [WHOLE], silence_s=2.0) as (server, upstream):
+            async with upstream.ask("GET", "/x") as answer:
+                for _ in range(200):
+                    await asyncio.sleep(0.001)
+                    if answer.ended:
+                        break
+            assert await fetch(upstream) == (200, b"river")
+
+    asyncio.run(run())
+
+
 def test_who_leaves_before_the_end_cuts_the_connection():
     async def run():
         async with served([CHUNKED, b"5\r\nriver\r\n"], [WHOLE]) as (server, upstream):

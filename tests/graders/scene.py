@@ -137,7 +137,7 @@ class FakeJudge:
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
         try:
-            for _ in range(2000):
+            for _ in range(12000):
                 if not self.hangs and self.most_at_once >= self.gather:
                     break
                 await asyncio.sleep(0.005)

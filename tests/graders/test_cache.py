@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+import sqlite3
 import subprocess
 import sys
+
+import pytest
 
 from services.graders.cache import Cache, key_of
 from tests.borders.test_imports import ROOT
@@ -25,6 +28,14 @@ def test_what_was_put_is_there_after_a_kill(tmp_path: Path) -> None:
     assert cache.get(key_of("a")) == 0.5
     assert cache.get(key_of("b")) is None
     cache.close()
+
+
+def test_a_cache_that_cannot_be_opened_is_not_thrown_away(tmp_path: Path) -> None:
+    file = tmp_path / "cache.sqlite"
+    file.mkdir()
+    with pytest.raises(sqlite3.OperationalError):
+        Cache(file, 10)
+    assert file.is_dir()
 
 
 def test_keys_do_not_run_together() -> None:

@@ -7,6 +7,7 @@ import queue
 import signal
 import subprocess
 import sys
+import time
 from typing import Any
 
 import psutil
@@ -243,3 +244,21 @@ def ended(pid: int) -> bool:
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
+
+
+LEFT_BEHIND = """
+import os, time
+def reward(**kwargs):
+    if os.fork() == 0:
+        os.setsid()
+        time.sleep(20)
+        os._exit(0)
+    time.sleep(600)
+"""
+
+
+def test_a_process_left_behind_does_not_hold_up_a_time_out(bench: Make) -> None:
+    worker = bench(LEFT_BEHIND, timeout_s=1.0)
+    begun_s = time.monotonic()
+    assert worker.grade(an_item()) == [Verdict(reason="timeout")]
+    assert time.monotonic() - begun_s < 15

@@ -149,9 +149,10 @@ def test_an_answer_without_a_number_is_a_failure(bench: Make, judge: FakeJudge) 
 
 def test_a_judge_that_does_not_answer_is_given_up_in_time(bench: Make, judge: FakeJudge) -> None:
     judge.hangs = True
-    worker = bench(timeout_s=0.1, attempts=2)
+    worker = bench(timeout_s=1.0, attempts=2)
     assert worker.grade(an_item()) == [Verdict(reason="timeout")]
     assert len(judge.asked) == 2
+    judge.hangs = False
 
 
 def test_a_judge_that_is_not_there_is_a_failure(bench: Make) -> None:

@@ -143,6 +143,14 @@ def test_no_answer_breaks_a_verifier(text: str) -> None:
         assert verify(verifier, answer(text[:20_000]))[0] in (None, 0.0)
 
 
+@pytest.mark.parametrize("name", ["default", "enum", "unevaluatedProperties"])
+def test_a_property_may_be_named_as_a_keyword(name: str) -> None:
+    schema = {"properties": {name: {"pattern": "^a"}}, "patternProperties": {"^b": True}}
+    verifier = Verifier(kind="json_schema", schema=schema)
+    assert verify(verifier, answer(f'{{"{name}": "abc"}}'))[0] == 1.0
+    assert verify(verifier, answer(f'{{"{name}": "xyz"}}'))[0] == 0.0
+
+
 def test_a_verifier_that_breaks_says_nothing() -> None:
     verifier = Verifier(kind="json_schema", schema={"multipleOf": 0.1})
     assert verify(verifier, answer("1e999")) == (None, "verifier_error")
