@@ -14,22 +14,20 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-from collections import deque
 from collections.abc import Callable, Sequence
-import gc
 import json
 import os
 from pathlib import Path
 import secrets
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from typing import Any, NamedTuple
+from typing import Any
 import urllib.error
 import urllib.request
 
+from benchmarks.load import Load, Times
 from services.local import broker, jars, model, processes, redis
 from services.local.ports import free_port
 from tailrace import ids, topics
@@ -40,9 +38,6 @@ CACHE_DIR = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ta
 FEEDBACK_RATE = 200
 KEY = f"sk-{secrets.token_hex(32)}"
 """LiteLLM does not start without one; the gateway has none set and does not look."""
-WARM_S = 1.5
-_SPIN_S = 0.0015
-"""The loop's timers are a millisecond wide: the rest of the way to a moment is waited for awake."""
 LITELLM = (
     *("uv", "run", "--isolated", "--no-project", "--python", "3.11"),
     *("--exclude-newer", "2026-11-19T00:00:00Z", "--with", "litellm[proxy]==1.106.2", "litellm"),
@@ -53,118 +48,6 @@ model_list:
     litellm_params: {{model: openai/{name}, api_base: "{url}/v1", api_key: none}}
 """
 WORDS = "the water runs down the channel and back into the river below the mill "
-
-
-class Times(NamedTuple):
-    """Of all requests, in ms."""
-
-    p50_ms: float
-    p99_ms: float
-
-
-class Connection(asyncio.Protocol):
-    """One HTTP/1.1 connection, one request at a time, for answers with a content-length."""
-
-    def __init__(self) -> None:
-        self._buffer = bytearray()
-        self._needed = 0
-        self._done: asyncio.Future[int] | None = None
-
-    def connection_made(self, transport: Any) -> None:
-        self._transport = transport
-
-    def ask(self, request: bytes) -> asyncio.Future[int]:
-        """The status of the answer, once it is there."""
-        self._buffer.clear()
-        self._needed = 0
-        self._done = asyncio.get_running_loop().create_future()
-        self._transport.write(request)
-        return self._done
-
-    def data_received(self, data: bytes) -> None:
-        self._buffer += data
-        if not self._needed and (head := self._buffer.find(b"\r\n\r\n")) >= 0:
-            fields = self._buffer[:head].lower()
-            length = fields.partition(b"content-length:")[2].partition(b"\r\n")[0]
-            self._needed = head + 4 + int(length)
-        if self._needed and len(self._buffer) >= self._needed and self._done is not None:
-            self._done.set_result(int(self._buffer[9:12]))
-            self._done = None
-
-    @property
-    def lost(self) -> bool:
-        return self._transport.is_closing()
-
-    def connection_lost(self, error: Exception | None) -> None:
-        if self._done is not None:
-            self._done.set_exception(error or ConnectionError("closed"))
-
-    def close(self) -> None:
-        self._transport.close()
-
-
-class Load:
-    """Open-loop requests to one address."""
-
-    def __init__(self, url: str, path: str, body: Callable[[int], Any]) -> None:
-        self._host, self._port = url.removeprefix("http://").split(":")
-        self._path = path
-        self._body = body
-        self._sent = 0
-        self.seconds: list[float] = []
-        self.wrong: list[int] = []
-
-    def _request(self) -> bytes:
-        body = json.dumps(self._body(self._sent)).encode()
-        self._sent += 1
-        head = (
-            f"POST {self._path} HTTP/1.1\r\nhost: {self._host}:{self._port}\r\n"
-            f"authorization: Bearer {KEY}\r\ncontent-type: application/json\r\n"
-            f"content-length: {len(body)}\r\n\r\n"
-        )
-        return head.encode() + body
-
-    async def run(self, rate: float, seconds: float) -> None:
-        """A warm-up, then ``rate`` requests a second; their times are kept."""
-        idle: deque[Connection] = deque()
-        loop = asyncio.get_running_loop()
-
-        async def one(due_s: float, kept: bool) -> None:
-            while idle and idle[-1].lost:
-                idle.pop()
-            if not idle:
-                _, connection = await loop.create_connection(
-                    Connection, self._host, int(self._port)
-                )
-            else:
-                connection = idle.pop()
-            status = await connection.ask(self._request())
-            if kept:
-                self.seconds.append(time.perf_counter() - due_s)
-            if status not in (200, 202):
-                self.wrong.append(status)
-            idle.append(connection)
-
-        gc.collect()
-        gc.disable()
-        begin_s = time.perf_counter() + 0.05
-        warm = int(WARM_S * rate)
-        running = []
-        for number in range(warm + int(seconds * rate)):
-            due_s = begin_s + number / rate
-            await asyncio.sleep(max(0.0, due_s - time.perf_counter() - _SPIN_S))
-            while time.perf_counter() < due_s:
-                await asyncio.sleep(0)
-            running.append(asyncio.create_task(one(due_s, number >= warm)))
-        await asyncio.gather(*running)
-        gc.enable()
-        for connection in idle:
-            connection.close()
-        await asyncio.sleep(0.2)
-
-    def times(self) -> Times:
-        cuts = statistics.quantiles(self.seconds, n=100, method="inclusive")
-        return Times(round(cuts[49] * 1000, 3), round(cuts[98] * 1000, 3))
 
 
 def chat(number: int) -> dict[str, Any]:
@@ -293,14 +176,14 @@ def main() -> int:
         litellm = None if given.without_litellm else servers.litellm(upstream)
         urls = {"direct": upstream, "tailrace": gateway, "litellm": litellm}
         loads = {
-            name: Load(url, "/v1/chat/completions", chat)
+            name: Load(url, "/v1/chat/completions", chat, KEY)
             for name, url in urls.items()
             if url is not None
         }
         for _ in range(given.rounds):
             for load in loads.values():
                 asyncio.run(load.run(given.rate, given.seconds))
-        loads["feedback"] = Load(gateway, "/v1/feedback", thumb)
+        loads["feedback"] = Load(gateway, "/v1/feedback", thumb, KEY)
         asyncio.run(loads["feedback"].run(FEEDBACK_RATE, given.seconds))
     found = {name: load.times() for name, load in loads.items()}
     if not given.json:

@@ -182,7 +182,6 @@ def test_a_kill_at_each_commit_point(
     log.close()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the parent-death signal is Linux's")
 def test_the_child_dies_with_its_parent(tmp_path: Path) -> None:
     child = Path(__file__).parents[2] / "services/engine/child.py"
     note = tmp_path / "pid"

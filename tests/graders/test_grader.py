@@ -2,74 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
 import pytest
 
 from services.graders import pairing
-from services.graders.grader import Grader
-from services.graders.item import Item, Verdict, drawn
+from services.graders.item import drawn
 from services.graders.spec import Function
-from services.graders.worker import Answers
-from tailrace import events, ids, topics
+from tailrace import events, topics
 from tailrace.errors import LogError
 from tailrace.log.memory import MemoryLog
-from tailrace.stream import Decoder, Writer
+from tailrace.stream import Writer
 from tailrace.topics import named
-from tests.graders.scene import NOW_MS, PARTITIONS, WIRE, Room
-
-
-class ByHand:
-    """A worker that grades when and as it is told."""
-
-    def __init__(self, answers: Answers, room: int = 100) -> None:
-        self.room, self.answers = room, answers
-        self.items: list[Item] = []
-
-    def give(self, item: Item) -> None:
-        self.items.append(item)
-
-    def say(self, number: float | None = 0.5, reason: str | None = None, at: int = 0) -> Item:
-        item = self.items.pop(at)
-        self.answers.put(item, Verdict(number, reason))
-        return item
-
-    def close(self) -> None:
-        """Nothing runs."""
-
-
-class Scene:
-    """A room, a clock and a grader that can be started again."""
-
-    def __init__(self, **spec: Any) -> None:
-        self.now_ms = NOW_MS
-        self.log = MemoryLog(lambda: self.now_ms)
-        self.room = Room(self.log)
-        self.spec = Function(file="x.py", function="reward", metric="polite", **spec)
-        self.start()
-
-    def start(self, reached: Callable[[int], None] = lambda step: None, room: int = 100) -> None:
-        answers = Answers()
-        self.worker = ByHand(answers, room)
-        self.grader = Grader(
-            "polite",
-            self.spec,
-            "0123456789ab",
-            self.worker,
-            answers,
-            self.log,
-            Decoder(self.log, WIRE),
-            Writer(self.log.producer(), WIRE),
-            clock_ms=lambda: self.now_ms,
-            reached=reached,
-        )
-
-    def step(self, rounds: int = 3) -> None:
-        for _ in range(rounds):
-            self.grader.step(0.0)
+from tests.graders.byhand import Scene
+from tests.graders.scene import PARTITIONS, WIRE
 
 
 def skipped(reason: str) -> float:
@@ -258,94 +204,3 @@ def test_feedback_that_the_log_refuses_is_not_passed() -> None:
     with pytest.raises(LogError):
         scene.step()
     assert scene.room.committed("polite") == 0
-
-
-ACTIONS = st.lists(
-    st.one_of(
-        st.tuples(st.just("turn"), st.integers(0, 2)),
-        st.tuples(st.just("say"), st.integers(0, 9)),
-        st.tuples(st.just("fail"), st.integers(0, 9)),
-        st.tuples(st.just("step"), st.just(0)),
-        st.tuples(st.just("commit"), st.integers(0, 4)),
-        st.tuples(st.just("kill"), st.just(0)),
-    ),
-    max_size=40,
-)
-
-
-class Killed(Exception):
-    """At a step of the commit."""
-
-
-@settings(max_examples=300, deadline=None)
-@given(actions=ACTIONS)
-def test_no_offset_passes_an_answer_without_a_word(actions: list[tuple[str, int]]) -> None:
-    """Whatever the order of turns, words, commits and kills, also within a commit."""
-    scene = Scene()
-    grade: dict[str, float] = {}
-    refused: set[str] = set()
-    late: list[str] = []
-    deadly = 0
-
-    def reached(step: int) -> None:
-        if step == deadly:
-            raise Killed
-
-    scene.start(reached)
-    for action, n in actions:
-        scene.now_ms += 10
-        if action == "turn" and n:
-            grade[scene.room.turn()] = len(grade) / 100
-        elif action == "turn":  # the output first
-            late.append(scene.room.name())
-            grade[late[-1]] = len(grade) / 100
-            scene.room.say(late[-1])
-        elif action in ("say", "fail") and scene.worker.items:
-            at = n % len(scene.worker.items)
-            name = scene.worker.items[at].interaction_id
-            # A word stands: a cache sees to that, here this does.
-            if action == "fail" and name not in scene.room.grades():
-                refused.add(name)
-                scene.worker.say(None, "timeout", at)
-            else:
-                scene.worker.say(grade[name], None, at)
-        elif action == "step":
-            scene.step(1)
-            while late:
-                scene.room.ask(late.pop())
-        elif action == "kill":
-            scene.start(reached)
-        elif action == "commit":
-            deadly = n
-            try:
-                scene.grader.commit()
-            except Killed:
-                deadly = 0
-                scene.start(reached)
-            deadly = 0
-        check(scene, refused)
-    for name in late:
-        scene.room.ask(name)
-    scene.step()
-    while scene.worker.items:
-        scene.worker.say(grade[scene.worker.items[0].interaction_id])
-        scene.step()
-    scene.grader.commit()
-    check(scene, refused)
-    assert scene.room.grades().keys() | refused == grade.keys()
-    for said in scene.room.feedback():
-        assert said.number == grade[str(said.interaction_id)]
-    assert scene.grader.lag == 0
-
-
-def check(scene: Scene, refused: set[str]) -> None:
-    """Every output below the committed offset has its feedback, or was given up."""
-    consumer = scene.log.consumer(group="tailrace-graders-polite")
-    committed = consumer.committed("outputs", range(PARTITIONS))
-    consumer.assign({("outputs", p): 0 for p in range(PARTITIONS)})
-    known = scene.room.grades().keys() | refused
-    for record in consumer.poll(0.0, max_records=10_000):
-        if record.offset < committed.get(record.partition, 0):
-            output = WIRE.decode(events.Output, record.value)
-            assert output.interaction_id in known
-            assert ids.is_interaction(output.interaction_id)
