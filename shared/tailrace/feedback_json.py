@@ -101,8 +101,20 @@ def document(
 
 def same(record: Feedback) -> bytes:
     """16 bytes of what was said: equal for two records that differ in their event time or in the
-    key that authenticated them alone, as a retry may."""
-    said = msgspec.structs.replace(record, event_time_ms=0, principal=None)
+    key that authenticated them alone, as a retry may. A retraction says what it takes back and no
+    more, whoever asks for it."""
+    if record.action == "retract":
+        said = Feedback(
+            feedback_id=record.feedback_id,
+            interaction_id=record.interaction_id,
+            session_id=record.session_id,
+            event_time_ms=0,
+            tenant=record.tenant,
+            action=record.action,
+            replaces=record.replaces,
+        )
+    else:
+        said = msgspec.structs.replace(record, event_time_ms=0, principal=None)
     return hashlib.blake2b(_SORTED.encode(said), digest_size=16).digest()
 
 

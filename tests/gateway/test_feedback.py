@@ -154,7 +154,7 @@ def test_an_array_says_which_is_wrong():
 
 def test_a_retraction_is_the_same_each_time():
     first = feedback.retraction(f"{TURN}!t", ME, user=None, now_ms=1)
-    again = feedback.retraction(f"{TURN}!t", ME, user=None, now_ms=2)
+    again = feedback.retraction(f"{TURN}!t", ME, user="u9", now_ms=2)
     assert first.feedback_id == again.feedback_id
     assert same(first) == same(again)
     assert (first.action, first.replaces, first.interaction_id) == ("retract", f"{TURN}!t", TURN)

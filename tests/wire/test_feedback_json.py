@@ -232,6 +232,25 @@ def test_what_was_said_is_all_but_when_and_by_which_key(field):
     assert same == (field.name in REPEATED)
 
 
+MEANT = ("feedback_id", "interaction_id", "session_id", "tenant", "action", "replaces")
+
+
+@pytest.mark.parametrize("field", msgspec.structs.fields(events.Feedback), ids=lambda f: f.name)
+def test_a_retraction_says_what_it_takes_back_and_no_more(field):
+    retraction = events.Feedback(
+        feedback_id=f"{TURN}!r",
+        interaction_id=TURN,
+        event_time_ms=9,
+        action="retract",
+        replaces=f"{TURN}!t",
+    )
+    changed = (CHANGES | REPEATED | {"action": "set"})[field.name]
+    other = msgspec.structs.replace(retraction, **{field.name: changed})
+    assert other != retraction
+    same = feedback_json.same(other) == feedback_json.same(retraction)
+    assert same == (field.name not in MEANT)
+
+
 def test_what_was_said_does_not_hang_on_the_order_of_tags():
     one, other = ({"a": "1", "b": "2"}, {"b": "2", "a": "1"})
     assert feedback_json.same(decode_tags(one)) == feedback_json.same(decode_tags(other))
