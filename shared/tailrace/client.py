@@ -14,6 +14,7 @@ counted once however often it had to be sent. Safe between threads.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+import json
 import time
 from types import TracebackType
 from typing import Any
@@ -22,7 +23,7 @@ import uuid
 import httpx
 
 from tailrace import feedback_json
-from tailrace.errors import TailraceError
+from tailrace.errors import InvalidRecord, TailraceError
 
 _FIRST_PAUSE_S = 0.2
 _LONGEST_PAUSE_S = 30.0
@@ -92,6 +93,7 @@ class Client:
         this one supersedes. Returns the feedback id. It is durable when this returns.
 
         Raises FeedbackRefused: the gateway said no, or could not be reached in all attempts.
+        InvalidRecord, naming the field, for what JSON cannot hold: a number that is not finite.
         """
         document = feedback_json.document(
             subject,
@@ -107,6 +109,7 @@ class Client:
             source=None if source == "user" else source,
             grader=grader,
         )
+        _check(document)
         return _id(self._send("POST", "/v1/feedback", document), document)
 
     def batch(self, documents: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -115,12 +118,15 @@ class Client:
         Up to 1000 go in a request, which the gateway takes whole or not at all; more are split.
         Name your own ``feedback_id`` where you may have to begin again.
 
-        Raises FeedbackRefused; earlier requests of the same call were taken then.
+        Raises FeedbackRefused; earlier requests of the same call were taken then. InvalidRecord as
+        :meth:`feedback` does, and nothing was sent.
         """
         named = [
             dict(document) | {"feedback_id": document.get("feedback_id") or uuid.uuid4().hex}
             for document in documents
         ]
+        for number, document in enumerate(named):
+            _check(document, f" (of [{number}])")
         found = []
         for start in range(0, len(named), _BATCH):
             part = named[start : start + _BATCH]
@@ -194,6 +200,15 @@ class Client:
             if response.status_code not in _RETRIED_STATUSES:
                 break
         raise refused
+
+
+def _check(document: Mapping[str, Any], place: str = "") -> None:
+    """Raises InvalidRecord for the first value that cannot be sent as JSON."""
+    for name, value in document.items():
+        try:
+            json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+        except (TypeError, ValueError, RecursionError) as error:
+            raise InvalidRecord(name, f"cannot be sent as JSON{place}: {error}") from None
 
 
 def _id(answer: Any, sent: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterable
 import json
+import re
 import sys
 import time
 import tomllib
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from tailrace.audit import Report
     from tailrace.recount import Reader
 
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+"""``float`` takes more: nan, inf, 1_000 and the digits of every script."""
 _OWN_HEADERS = ("tailrace-reason", "tailrace-detail", "tailrace-source", "tailrace-time-ms")
 
 
@@ -201,20 +204,17 @@ def _send(arguments: argparse.Namespace, common: Common) -> int:
 
 
 def value(text: str | None, metric: str) -> bool | float | str | None:
-    """What a value on the command line is: true, false, a number, else text. Comments are text;
-    ``metric`` may also be a kind.
+    """What a value on the command line is: true, false, a decimal number, else text. Comments are
+    text; ``metric`` may also be a kind.
 
-    >>> value("true", "thumbs"), value("4", "stars"), value("4", "comment")
-    (True, 4.0, '4')
+    >>> value("true", "thumbs"), value("4", "stars"), value("4", "comment"), value("nan", "grade")
+    (True, 4.0, '4', 'nan')
     """
     if text is None or metric in ("comment", "demonstration", "category"):
         return text
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
-    try:
-        return float(text)
-    except ValueError:
-        return text
+    return float(text) if _NUMBER.fullmatch(text) else text
 
 
 def _gateway(common: Common) -> str:

@@ -1,10 +1,12 @@
 import json
+import math
 
 import httpx
 import pytest
 
 import tailrace
 from tailrace import Client, FeedbackRefused, feedback_json
+from tailrace.errors import InvalidRecord
 
 TURN = "default:s~0000000000000"
 
@@ -62,6 +64,20 @@ def test_each_kind_has_its_words() -> None:
     assert (third["source"], third["grader"]) == ("grader", "polite")
     for document in (first, second, third):
         assert feedback_json.from_document(document, now_ms=1).metric == document["metric_name"]
+
+
+def test_what_json_cannot_hold_is_refused_by_its_field() -> None:
+    client, seen = _client(httpx.Response(202, json={}))
+    for value in (math.nan, -math.inf, float("1e999"), "half \ud800"):
+        with pytest.raises(InvalidRecord, match="^value: cannot be sent as JSON: ") as refused:
+            client.feedback(TURN, value, metric="stars")
+        assert refused.value.reason == "value"
+    with pytest.raises(InvalidRecord, match="^tags: "):
+        client.feedback(TURN, True, tags={"page": object()})  # type: ignore[dict-item]
+    said = {"inference_id": TURN, "metric_name": "stars"}
+    with pytest.raises(InvalidRecord, match=r"^value: cannot be sent as JSON \(of \[1\]\): "):
+        client.batch([said | {"value": 1.0}, said | {"value": math.nan}])
+    assert not seen
 
 
 def test_a_batch_is_split_and_keeps_its_ids() -> None:
