@@ -342,16 +342,23 @@ class ModelAck(Struct, frozen=True, kw_only=True):
 
 
 class Release(Struct, frozen=True, kw_only=True):
-    """Which versions are to be served."""
+    """Which versions are to be served. The newest of a model counts, alone."""
 
     model: str = ""
     event_time_ms: int
     mode: str = "follow"
     """``follow`` the newest version, or ``pin`` one."""
     live: int | None = None
+    """The version to serve; of ``follow`` the one to go on from, None: any."""
     candidate: int | None = None
     share: float | None = None
     reason: str | None = None
+    withdrawn_to: int | None = None
+    """Versions after ``live`` up to this one were rolled back, with all that descends from them."""
+    data: str | None = None
+    """What becomes of the records that the withdrawn versions decided: ``skip`` or ``retrain``."""
+    command: Coordinates | None = None
+    """The order on ``control`` that this answers."""
 
 
 class Alarm(Struct, frozen=True, kw_only=True):

@@ -237,6 +237,18 @@ SAMPLES: dict[tuple[str, int], events.Struct] = {
         share=0.1,
         reason="tried",
     ),
+    ("Release", 2): events.Release(
+        model="m",
+        event_time_ms=1_700_000_000_008,
+        mode="follow",
+        live=800,
+        candidate=812,
+        share=0.1,
+        reason="answers grew long",
+        withdrawn_to=811,
+        data="retrain",
+        command=events.Coordinates(topic="control", partition=0, offset=4),
+    ),
     ("Alarm", 1): events.Alarm(
         stream="reward",
         event_time_ms=1_700_000_000_009,

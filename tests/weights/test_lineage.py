@@ -1,7 +1,9 @@
+from typing import Any
+
 import pytest
 
 from tailrace.errors import UpdateRefused
-from tailrace.events import Chunks, ModelUpdate
+from tailrace.events import Chunks, ModelUpdate, Release
 from tailrace.weights.lineage import Lineage, first_needed_offset
 
 
@@ -123,3 +125,30 @@ def test_chunks_below_the_third_newest_keyframe_may_go() -> None:
     assert first_needed_offset(updates, {"m": [7], "other": [1]}) == 20
     other = _update(0, None, "keyframe", first_chunk=5, model="other")
     assert first_needed_offset([*updates, other], {}) is None
+
+
+def _served(lineage: Lineage, **fields: Any) -> int | None:
+    update = lineage.served(Release(model="m", event_time_ms=1, **fields))
+    return None if update is None else update.version
+
+
+def test_without_a_word_the_newest_is_served() -> None:
+    assert Lineage().served(None) is None
+    lineage = _lineage(_update(0, None, "keyframe"), _update(1, 0))
+    assert lineage.served(None) is lineage.head
+    assert _served(lineage) == 1
+    assert _served(lineage, mode="pin", live=0) == 0
+    assert _served(lineage, mode="pin", live=7) == 1, "there is no version 7"
+
+
+def test_what_was_withdrawn_is_not_served_nor_what_descends_from_it() -> None:
+    versions = [_update(0, None, "keyframe"), *(_update(v, v - 1) for v in range(1, 6))]
+    lineage = _lineage(*versions)
+    rolled_back: dict[str, Any] = {"live": 2, "withdrawn_to": 4}
+    assert _served(lineage, **rolled_back) == 2, "version 5 was under way and descends from 4"
+    lineage.add(_update(6, 2))
+    lineage.add(_update(7, 5))
+    assert _served(lineage, **rolled_back) == 6
+    lineage.add(_update(8, 6))
+    assert _served(lineage, **rolled_back) == 8
+    assert _served(lineage, live=6, withdrawn_to=8) == 6, "and back once more"

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from tailrace.errors import UpdateRefused
-from tailrace.events import ModelUpdate
+from tailrace.events import ModelUpdate, Release
 
 KEPT_KEYFRAMES = 3
 """How many keyframes of a model, the newest, stay on ``model-chunks`` with all that follows."""
@@ -46,6 +46,26 @@ class Lineage:
             yield update
             # A base is older than its version; anything else would be a circle.
             at = update.base_version if (update.base_version or 0) < update.version else None
+
+    def served(self, release: Release | None) -> ModelUpdate | None:
+        """The version to serve, and to train on, under the newest release of the model.
+
+        None before the first version. ``pin``: the one that it names. ``follow``: the newest; where
+        the release names a version to go on from, the newest of its line that was not withdrawn,
+        else itself. A release that names a version that is not there counts as none.
+        """
+        live = None if release is None or release.live is None else self.updates.get(release.live)
+        if release is None or live is None:
+            return self.head
+        if release.mode == "pin":
+            return live
+        line, newest = {live.version}, live
+        for update in self.updates.values():
+            withdrawn = update.version <= (release.withdrawn_to or live.version)
+            if update.base_version in line and not withdrawn:
+                line.add(update.version)
+                newest = update
+        return newest
 
     def path(self, have_version: int | None, target: int | None = None) -> list[ModelUpdate]:
         """The cheapest updates, in order, from ``have_version`` to ``target`` (None: the head).
