@@ -240,14 +240,14 @@ SAMPLES: dict[tuple[str, int], events.Struct] = {
     ("Release", 2): events.Release(
         model="m",
         event_time_ms=1_700_000_000_008,
-        mode="follow",
+        mode="pin",
         live=800,
         candidate=812,
         share=0.1,
         reason="answers grew long",
         withdrawn_to=811,
         data="retrain",
-        command=events.Coordinates(topic="control", partition=0, offset=4),
+        command=events.Coordinates(topic="control", partition=1, offset=4),
     ),
     ("Alarm", 1): events.Alarm(
         stream="reward",
