@@ -133,7 +133,7 @@ def sparse_apply(stream: bytes, base: Tensors) -> Tensors:
 
 
 WAYS = (
-    Way("gaps-1", codec.encode_delta, codec.apply_delta),
+    Way("gaps-1", codec.encode_delta, lambda stream, base: codec.apply_delta(stream, base).tensors),
     Way("xor+zstd", xor_encode, xor_apply),
     Way("int32+bf16+zstd", sparse_encode, sparse_apply),
 )

@@ -48,7 +48,10 @@ def test_a_delta_is_exact(models: tuple[Tensors, Tensors], frame_weights: int) -
         patch.setattr(codec, "FRAME_WEIGHTS", frame_weights)
         stream = codec.encode_delta(base, new)
         keyframe = codec.encode_keyframe(new, FILES)
-    assert same(codec.apply_delta(stream, base), new)
+    applied = codec.apply_delta(stream, base, with_undo=True)
+    assert same(applied.tensors, new)
+    assert applied.undo is not None
+    assert same(codec.apply_delta(applied.undo, new).tensors, base)
     tensors, files = codec.decode_keyframe(keyframe)
     assert same(tensors, new)
     assert files == FILES
@@ -105,7 +108,7 @@ def test_unchanged_tensors_are_shared_and_cost_nothing() -> None:
     assert [part.name for frame in open_stream(stream)[0].frames for part in frame.parts] == [
         "norm.weight"
     ]
-    after = codec.apply_delta(stream, base)
+    after = codec.apply_delta(stream, base).tensors
     assert after["embed.weight"] is base["embed.weight"]
     equal_copy = {n: Tensor.of(t.dtype, t.shape, t.bits.copy()) for n, t in base.items()}
     assert open_stream(codec.encode_delta(base, equal_copy))[0].frames == []
@@ -163,7 +166,7 @@ def test_a_flipped_byte_is_refused_or_seen_in_the_digest(data: st.DataObject) ->
     at = data.draw(st.integers(0, len(stream) - 1))
     stream[at] ^= data.draw(st.integers(1, 255))
     try:
-        assert codec.apply_delta(bytes(stream), base).keys() == new.keys()
+        assert codec.apply_delta(bytes(stream), base).tensors.keys() == new.keys()
     except UpdateRefused as refused:
         assert refused.reason in ("corrupt", "truncated", "base")
 
@@ -196,7 +199,7 @@ def test_a_lying_table_is_refused(part: list[object], reason: str) -> None:
 
 
 def test_repeated_and_missing_parts_are_refused() -> None:
-    assert codec.apply_delta(_forged([WEIGHTS]), {})["w"].shape == (4,)
+    assert codec.apply_delta(_forged([WEIGHTS]), {}).tensors["w"].shape == (4,)
     half = ["w", "bfloat16", [4], 0, 2, "plain", [4, 0, 0]]
     for parts_ in ([WEIGHTS, WEIGHTS], [half], [half, half]):
         with pytest.raises(UpdateRefused, match="corrupt"):

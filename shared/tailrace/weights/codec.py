@@ -30,6 +30,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Mapping
 import io
+from typing import NamedTuple
 
 import numpy as np
 import zstandard
@@ -46,6 +47,14 @@ _DELTA_LEVEL = 3
 _KEYFRAME_LEVEL = 1
 
 
+class Applied(NamedTuple):
+    """What :func:`apply_delta` made."""
+
+    tensors: Tensors
+    undo: bytes | None
+    """A delta stream that makes the base of ``tensors``, if it was asked for."""
+
+
 def encode_delta(base: Mapping[str, Tensor], new: Mapping[str, Tensor]) -> bytes:
     """The stream that makes ``new`` of exactly ``base``.
 
@@ -60,7 +69,9 @@ def encode_keyframe(tensors: Mapping[str, Tensor], files: Mapping[str, bytes]) -
     return _encode("keyframe", {}, tensors, [], files, _KEYFRAME_LEVEL)
 
 
-def apply_delta(stream: bytes | memoryview, base: Mapping[str, Tensor]) -> Tensors:
+def apply_delta(
+    stream: bytes | memoryview, base: Mapping[str, Tensor], *, with_undo: bool = False
+) -> Applied:
     """The new model: unchanged tensors are shared with ``base``, which stays as it is.
 
     Raises UpdateRefused (``corrupt``, ``truncated``, ``base``) for a stream that is none or does
@@ -73,7 +84,7 @@ def apply_delta(stream: bytes | memoryview, base: Mapping[str, Tensor]) -> Tenso
     for name in table.removed:
         if tensors.pop(name, None) is None:
             raise UpdateRefused("base", f"removed tensor {name!r} is not there")
-    return tensors
+    return Applied(tensors, encode_delta(tensors, base) if with_undo else None)
 
 
 def decode_keyframe(stream: bytes | memoryview) -> tuple[Tensors, dict[str, bytes]]:

@@ -90,7 +90,7 @@ class Store:
             after = Held(tensors, update.version, digest(tensors), files)
         elif update.kind == "delta":
             self._check_base(update)
-            tensors = codec.apply_delta(stream, self._now.tensors)
+            tensors = codec.apply_delta(stream, self._now.tensors).tensors
             after = Held(tensors, update.version, digest(tensors), self._now.files)
         else:
             raise UpdateRefused("kind", f"version {update.version} is a {update.kind}")
