@@ -1,7 +1,8 @@
 """One grader: reads prompts and outputs, gives answers to its worker, writes its word as feedback.
 
 One round: what the worker said is written, what was written is done, records are read while the
-worker has room. Every ``commit_s`` the commit, in numbered steps that a crash may fall between:
+worker has room; only prompts while too many outputs wait for theirs. Every ``commit_s`` the
+commit, in numbered steps that a crash may fall between:
 
 1. feedback is handed to the producer (at any time)
 2. it is acknowledged, and its answer done
@@ -58,6 +59,7 @@ class Grader:
         *,
         prefix: str = "",
         partitions: Collection[int] | None = None,
+        pairing: Pairing | None = None,
         commit_s: float = 1.0,
         clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         reached: Callable[[int], None] = lambda step: None,
@@ -74,7 +76,9 @@ class Grader:
         self._taken = sorted(range(self._count) if partitions is None else partitions)
         if not self._taken:
             raise LogError(f"no partition of {self._outputs} falls to this share")
-        self._pairing = Pairing()
+        self._pairing = pairing or Pairing()
+        self._paused = False
+        """Whether outputs are left where they are."""
         self._written: queue.SimpleQueue[tuple[Item, Future[Position]]] = queue.SimpleQueue()
         self._given = 0
         """Answers with the worker or on their way to the log."""
@@ -110,8 +114,10 @@ class Grader:
             # With something under way, its answer is not to wait for records that do not come.
             self._read(min(timeout_s, 0.02) if self._given else timeout_s)
         now_ms = self._clock_ms()
-        if self._pairing.crowded or self._pairing.overdue(now_ms):
+        if self._pairing.overdue(now_ms):
             self._give_up(now_ms)
+        if self._pairing.load <= 0.5 if self._paused else self._pairing.load >= 1:
+            self._turn()
         if now_ms - self._committed_ms >= self._commit_ms:
             self.commit()
 
@@ -121,7 +127,7 @@ class Grader:
         self._committed_ms = self._clock_ms()
         outputs, prompts = {}, {}
         for partition, progress in self._progress.items():
-            progress.passed(self._consumer.position(self._outputs, partition))
+            self._see_position(partition)
             outputs[partition] = progress.position
             self._pairing.forget_prompts(partition, progress.time_ms)
             needed = self._pairing.needed_from(partition)
@@ -131,6 +137,7 @@ class Grader:
         if self._committed_ms - self._lag_ms >= _LAG_S * 1000:
             self._lag_ms = self._committed_ms
             metrics.LAG.labels(self.name).set(self.lag)
+            metrics.WAITING.labels(self.name).set(self._pairing.waiting)
 
     def close(self) -> None:
         """Commit what is done and let go; the worker is its owner's to close."""
@@ -161,6 +168,27 @@ class Grader:
         self._consumer.commit(self._prompts, prompts)
         self._reached(4)
         self._committed = outputs, prompts
+
+    def _see_position(self, partition: int) -> None:
+        if not self._paused:
+            position = self._consumer.position(self._outputs, partition)
+            self._progress[partition].passed(position)
+
+    def _turn(self) -> None:
+        """Leave the outputs where they are, or go on with them."""
+        for partition in self._progress:
+            self._see_position(partition)
+        self._paused = not self._paused
+        reading = {
+            (self._prompts, p): self._consumer.position(self._prompts, p) for p in self._taken
+        }
+        if self._paused:
+            metrics.PAUSES.labels(self.name).inc()
+        else:
+            reading |= {(self._outputs, p): made.read_to for p, made in self._progress.items()}
+        self._consumer.assign(reading)
+        word = "pause" if self._paused else "go on"
+        _log.info("outputs %s grader=%s waiting=%d", word, self.name, self._pairing.waiting)
 
     def _read(self, timeout_s: float) -> None:
         for record in self._consumer.poll(timeout_s, max_records=100):

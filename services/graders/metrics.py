@@ -10,6 +10,10 @@ FAILED = Counter("tailrace_graders_failed", "Answers given up", ["grader", "reas
 SKIPPED = Counter("tailrace_graders_skipped", "Answers not graded", ["grader", "reason"])
 RETRIES = Counter("tailrace_graders_retries", "Attempts made again", ["grader", "reason"])
 LAG = Gauge("tailrace_graders_lag_records", "Outputs that are not done yet", ["grader"])
+WAITING = Gauge("tailrace_graders_waiting_outputs", "Outputs without their prompt", ["grader"])
+PAUSES = Counter(
+    "tailrace_graders_pauses", "How often reading stopped for outputs without prompts", ["grader"]
+)
 SECONDS = Histogram(
     "tailrace_graders_seconds",
     "How long one call of a function or one request to a judge took",

@@ -2,6 +2,7 @@
 
 A prompt is kept for :data:`KEEP_MS` of log time behind the oldest output that is not graded; an
 output whose prompt was not met waits for it. What is given up is handed back as ``no_prompt``.
+Whoever gives outputs stops while :attr:`Pairing.load` is 1 or more: what waits is not dropped.
 """
 
 from __future__ import annotations
@@ -19,8 +20,12 @@ KEEP_MS = 600_000
 MAX_PROMPTS = 100_000
 MAX_PROMPT_BYTES = 128 * 1024 * 1024
 MAX_WAITING = 10_000
+MAX_WAITING_BYTES = 128 * 1024 * 1024
 WAIT_MS = 60_000
 """How long an output waits for its prompt, by the clock, where all prompts have been read."""
+
+
+_ENCODER = msgspec.msgpack.Encoder()
 
 
 class Kept(msgspec.Struct, frozen=True):
@@ -36,8 +41,10 @@ class Waiting(msgspec.Struct, frozen=True):
     """An output without its prompt; ``since_ms`` it is read."""
 
     record: LogRecord
+    """Where it lies; without its bytes."""
     output: Output
     since_ms: int
+    size_bytes: int
 
 
 class Pairing:
@@ -49,24 +56,25 @@ class Pairing:
         max_prompts: int = MAX_PROMPTS,
         max_prompt_bytes: int = MAX_PROMPT_BYTES,
         max_waiting: int = MAX_WAITING,
+        max_waiting_bytes: int = MAX_WAITING_BYTES,
     ) -> None:
         self._max_prompts, self._max_bytes = max_prompts, max_prompt_bytes
-        self._max_waiting = max_waiting
+        self._max_waiting, self._max_waiting_bytes = max_waiting, max_waiting_bytes
         self._kept: dict[int, OrderedDict[str, Kept]] = {}
         self._waiting: dict[tuple[int, int], Waiting] = {}
         self._by_interaction: dict[str, list[tuple[int, int]]] = {}
-        self._count, self._bytes = 0, 0
+        self._count, self._bytes, self._waiting_bytes = 0, 0, 0
 
     def take_prompt(self, record: LogRecord, prompt: Prompt) -> list[Waiting]:
         """Keep a prompt; the outputs that waited for it."""
         kept = self._of(record.partition)
         if prompt.interaction_id not in kept:
-            size_bytes = len(record.value or b"")
             # The engine's token ids are most of it, and no grader asks for them.
             content = prompt.content and msgspec.structs.replace(
                 prompt.content, prompt_token_ids=None
             )
             slim = msgspec.structs.replace(prompt, content=content if prompt.learn else None)
+            size_bytes = _size(slim)
             kept[prompt.interaction_id] = Kept(record.offset, record.time_ms, slim, size_bytes)
             self._count, self._bytes = self._count + 1, self._bytes + size_bytes
         while self._count > 1 and (
@@ -74,7 +82,7 @@ class Pairing:
         ):
             self._drop(min(self._fronts())[1])
         places = self._by_interaction.pop(prompt.interaction_id, [])
-        return [self._waiting.pop(place) for place in places]
+        return [self._pop(place) for place in places]
 
     def prompt_of(self, record: LogRecord, output: Output, now_ms: int) -> Prompt | None:
         """The prompt of an output. None: it is not there yet, and the output waits for it."""
@@ -82,7 +90,11 @@ class Pairing:
         if kept is not None:
             return kept.prompt
         place = (record.partition, record.offset)
-        self._waiting[place] = Waiting(record, output, now_ms)
+        content = output.content and msgspec.structs.replace(output.content, logprobs=None)
+        slim = msgspec.structs.replace(output, content=content)
+        at = msgspec.structs.replace(record, value=None, headers={})
+        self._waiting[place] = Waiting(at, slim, now_ms, size_bytes := _size(slim))
+        self._waiting_bytes += size_bytes
         self._by_interaction.setdefault(output.interaction_id, []).append(place)
         return None
 
@@ -105,22 +117,27 @@ class Pairing:
     def give_up(self, now_ms: int, partitions: set[int]) -> Iterator[Waiting]:
         """Outputs that wait for too long; ``partitions`` are those whose prompts are all read."""
         for place, waiting in list(self._waiting.items()):
-            crowded = len(self._waiting) > self._max_waiting
-            late = now_ms - waiting.since_ms >= WAIT_MS
-            if (crowded or late) and place[0] in partitions:
-                del self._waiting[place]
+            if now_ms - waiting.since_ms < WAIT_MS:
+                return
+            if place[0] in partitions:
+                self._pop(place)
                 places = self._by_interaction[waiting.output.interaction_id]
                 places.remove(place)
                 if not places:
                     del self._by_interaction[waiting.output.interaction_id]
                 yield waiting
-            elif not late:
-                return
 
     @property
-    def crowded(self) -> bool:
-        """Whether more outputs wait than are kept."""
-        return len(self._waiting) > self._max_waiting
+    def waiting(self) -> int:
+        """How many outputs wait."""
+        return len(self._waiting)
+
+    @property
+    def load(self) -> float:
+        """How much waits, where 1 is as much as may."""
+        return max(
+            len(self._waiting) / self._max_waiting, self._waiting_bytes / self._max_waiting_bytes
+        )
 
     def _of(self, partition: int) -> OrderedDict[str, Kept]:
         # Its first item is found at once however many went before it; a dict's is not.
@@ -131,7 +148,16 @@ class Pairing:
             if kept:
                 yield next(iter(kept.values())).time_ms, partition
 
+    def _pop(self, place: tuple[int, int]) -> Waiting:
+        waiting = self._waiting.pop(place)
+        self._waiting_bytes -= waiting.size_bytes
+        return waiting
+
     def _drop(self, partition: int) -> None:
         kept = self._kept[partition]
         _, dropped = kept.popitem(last=False)
         self._count, self._bytes = self._count - 1, self._bytes - dropped.size_bytes
+
+
+def _size(held: Prompt | Output) -> int:
+    return len(_ENCODER.encode(held))

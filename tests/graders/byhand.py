@@ -7,6 +7,7 @@ from typing import Any
 
 from services.graders.grader import Grader
 from services.graders.item import Item, Verdict
+from services.graders.pairing import Pairing
 from services.graders.spec import Function
 from services.graders.worker import Answers
 from tailrace.log.memory import MemoryLog
@@ -43,7 +44,12 @@ class Scene:
         self.spec = Function(file="x.py", function="reward", metric="polite", **spec)
         self.start()
 
-    def start(self, reached: Callable[[int], None] = lambda step: None, room: int = 100) -> None:
+    def start(
+        self,
+        reached: Callable[[int], None] = lambda step: None,
+        room: int = 100,
+        pairing: Pairing | None = None,
+    ) -> None:
         answers = Answers()
         self.worker = ByHand(answers, room)
         self.grader = Grader(
@@ -55,6 +61,7 @@ class Scene:
             self.log,
             Decoder(self.log, WIRE),
             Writer(self.log.producer(), WIRE),
+            pairing=pairing,
             clock_ms=lambda: self.now_ms,
             reached=reached,
         )

@@ -8,6 +8,7 @@ import pytest
 
 from services.graders import pairing
 from services.graders.item import drawn
+from services.graders.metrics import PAUSES
 from services.graders.spec import Function
 from tailrace import events, topics
 from tailrace.errors import LogError
@@ -74,6 +75,49 @@ def test_an_output_whose_prompt_never_comes_is_given_up() -> None:
     scene.grader.commit()
     assert skipped("no_prompt") == before + 1
     assert scene.grader.lag == 0
+
+
+def test_while_too_many_outputs_wait_no_more_are_read_and_none_is_lost() -> None:
+    scene = Scene()
+    held = pairing.Pairing(max_waiting=150)
+    scene.start(room=10_000, pairing=held)
+    names = [scene.room.name() for _ in range(1000)]
+    for name in names:
+        scene.room.say(name)
+    lost, paused = skipped("no_prompt"), PAUSES.labels("polite")._value.get()
+    most = 0
+    for round_ in range(100):
+        for name in names[round_ * 10 : round_ * 10 + 10]:
+            scene.room.ask(name)
+        scene.step()
+        scene.grader.commit()
+        most = max(most, held.waiting)
+        while scene.worker.items:
+            scene.worker.say()
+    scene.step()
+    assert 150 <= most < 150 + 100, "and what one poll brings"
+    assert PAUSES.labels("polite")._value.get() >= paused + 3
+    assert skipped("no_prompt") == lost
+    assert set(scene.room.grades()) == set(names)
+    assert scene.grader.lag == 0
+
+
+def test_what_is_paused_goes_on_when_what_waits_is_given_up_and_begins_there_after_a_crash() -> (
+    None
+):
+    scene = Scene()
+    scene.start(pairing=pairing.Pairing(max_waiting=1))
+    scene.room.say(scene.room.name())
+    scene.step()
+    late = scene.room.turn()
+    scene.step()
+    scene.grader.commit()
+    assert not scene.worker.items and scene.grader.lag == 2
+    scene.start(pairing=pairing.Pairing(max_waiting=1))
+    scene.step()
+    scene.now_ms += pairing.WAIT_MS
+    scene.step()
+    assert [item.interaction_id for item in scene.worker.items] == [late]
 
 
 SKIPS: dict[str, dict[str, Any]] = {
