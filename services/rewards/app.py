@@ -39,7 +39,7 @@ from services.rewards.producer import StrictTransport, die
 from services.rewards.progress import Progress
 from services.rewards.settings import Settings
 from services.rewards.spec import Spec
-from services.rewards.stall import Stall, Stalled
+from services.rewards.stall import Stalled
 from services.rewards.table import CHANGELOG, TABLE, Table, prepare
 from services.rewards.upkeep import Upkeep
 from tailrace import events, topics
@@ -85,7 +85,10 @@ class Shell:
         self._outbox = outbox(settings.kafka, die)
         self.app = new_app(settings, self._partitions, transport, self._outbox, step)
         self._offsets = Offsets(log, self.app.conf.id, settings.prefix)
-        self._upkeep = Upkeep(settings, self._offsets, metrics, self._ready_joins, self._write_tick)
+        self._upkeep = Upkeep(
+            *(settings, self._offsets, metrics, self._ready_joins, self._write_tick, self._underway)
+        )
+        self._assigned = False
         self._table = self.app.Table(
             TABLE,
             partitions=self._partitions,
@@ -102,15 +105,8 @@ class Shell:
         starting = asyncio.ensure_future(self.app.start())
         ticking = asyncio.ensure_future(self._upkeep.run())
         sending = asyncio.ensure_future(self._outbox.serve())
-        stall = Stall(self._settings.stall_s)
         while not stop.is_set():
-            recovery = self.app.tables.recovery
-            values_left = recovery.active_remaining_total() if self.app.in_recovery else None
-            self._progress.see(values_left)
-            try:
-                stall.see("recovery", values_left)
-            except Stalled as error:
-                die("the table does not recover", error)
+            self._progress.see(self._values_left())
             if self.app.crashed:
                 die("faust crashed", self.app.crash_reason)
             for task in (starting, ticking, sending):
@@ -127,9 +123,19 @@ class Shell:
 
     def ready(self) -> str | None:
         """Why this worker cannot join just now; None: it can."""
-        if self.app.rebalancing or self.app.in_recovery:
+        if self._underway() is not None:
             return self._progress.reason() or "rebalancing"
         return self._upkeep.blocked() if self._joins else "no partitions"
+
+    def _values_left(self) -> int | None:
+        """Values of the table that are still to be read; None: there is no recovery."""
+        return self.app.tables.recovery.active_remaining_total() if self.app.in_recovery else None
+
+    def _underway(self) -> object | None:
+        """How far the assignment is that has to end before this worker can join; None: it has."""
+        if self._assigned and not self.app.rebalancing and not self.app.in_recovery:
+            return None
+        return f"rebalance {self.app.rebalancing_count}, values left {self._values_left()}"
 
     def _raw(self, *names: str) -> Any:
         return self.app.topic(
@@ -250,6 +256,7 @@ class Shell:
     async def _on_revoked(self, app: Any, revoked: set[TP], **_: Any) -> None:
         """All that was read is flushed and committed; joins are made anew after the rebalance."""
         self._joins.clear()
+        self._assigned = False
         self._step("revoked")
 
     async def _on_assigned(self, app: Any, **_: Any) -> None:
@@ -274,6 +281,7 @@ class Shell:
             join.restore(items[partition], committed[partition])
         self._upkeep.reset()
         self._begun.clear()
+        self._assigned = True
         logger.info(
             "assigned partitions=%s values=%d", sorted(assigned), sum(map(len, items.values()))
         )
@@ -288,4 +296,4 @@ class Shell:
         )
 
     def _ready_joins(self) -> dict[int, Join]:
-        return {} if self.app.rebalancing or self.app.in_recovery else self._joins
+        return {} if self._underway() is not None else self._joins

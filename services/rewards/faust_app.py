@@ -48,6 +48,7 @@ def new_app(
         broker_commit_interval=settings.commit_s,
         broker_session_timeout=10.0,
         broker_heartbeat_interval=3.0,
+        broker_rebalance_timeout=settings.stall_s,
         consumer_group_instance_id=settings.instance and settings.prefix + settings.instance,
         consumer_max_fetch_size=RECORD_BYTES,
         stream_recovery_delay=0.0,

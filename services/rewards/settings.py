@@ -21,7 +21,8 @@ class Settings(Common, frozen=True, kw_only=True):
     commit_s: float = 1.0
     """How often offsets are committed: what a killed worker reads again."""
     stall_s: float = 30.0
-    """How long a worker may stand still with something to read before its process ends."""
+    """How long a worker may stand still with something to read before its process ends. Twice that
+    for an assignment of partitions, while the brokers answer."""
     instance: str | None = None
     """A name that this worker keeps over restarts, so that it has its partitions back at once, also
     after a kill. None: after a kill it takes 10 s until it or another worker gets them."""

@@ -41,5 +41,5 @@ class Stall:
             self._seen[name] = (place, before[1], now_s)
 
     def reset(self) -> None:
-        """Forget everything: the assignment changed."""
+        """Forget everything: the assignment changed, or whatever it was had its reason."""
         self._seen.clear()

@@ -27,7 +27,8 @@ _ASK_S = 5.0
 
 class Upkeep:
     """``joins`` gives the joins that are ready now; ``write_tick`` appends a tick and gives its
-    offset and append time."""
+    offset and append time; ``underway`` says how far an assignment is that has begun, None: none is
+    under way."""
 
     def __init__(
         self,
@@ -36,15 +37,19 @@ class Upkeep:
         metrics: Metrics,
         joins: Callable[[], Mapping[int, Join]],
         write_tick: Callable[[events.Tick], Awaitable[tuple[int, int]]],
+        underway: Callable[[], object | None],
     ) -> None:
         self._settings = settings
         self._offsets = offsets
         self._metrics = metrics
         self._joins = joins
         self._write_tick = write_tick
+        self._underway = underway
         self._ticks_end: dict[int, int] = {}
         """One past the newest tick that this worker wrote."""
         self._stall = Stall(settings.stall_s)
+        # Twice: so long may another worker hold up the group, see the Faust app.
+        self._assignment = Stall(2 * settings.stall_s)
         self._clock = Clock(
             self._write, self._ends, skew_ms=settings.skew_ms, idle_tick_s=settings.idle_tick_s
         )
@@ -75,7 +80,8 @@ class Upkeep:
     async def run(self) -> None:
         """Tick, learn what was committed, and look into gaps, as long as the worker runs.
 
-        Raises Stalled when a partition stands still although there is something to read.
+        Raises Stalled when a partition stands still although there is something to read, or an
+        assignment although the brokers answer.
         """
         await asyncio.gather(self._tick(), self._probe())
 
@@ -106,10 +112,23 @@ class Upkeep:
         while True:
             await asyncio.sleep(self._settings.tick_s)
             try:
+                await self._watch_assignment()
                 await self._look_into_gaps(dict(self._joins()))
             except LogError as error:
                 self._metrics.probe_failures.inc()
                 logger.warning("no probe error=%s", error)
+
+    async def _watch_assignment(self) -> None:
+        """Only Faust knows what it waits for, but while the group's broker is away it has to."""
+        place = self._underway()
+        if place is not None:
+            loop = asyncio.get_running_loop()
+            try:
+                await loop.run_in_executor(None, self._offsets.committed, [0])
+            except LogError:
+                self._assignment.reset()
+                raise
+        self._assignment.see("the assignment", place)
 
     async def _look_into_gaps(self, joins: Mapping[int, Join]) -> None:
         """Where a tick waits in the same place as last time, ask if anything is there to read."""

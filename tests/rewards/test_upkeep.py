@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 import threading
 import time
 
+import msgspec
 from prometheus_client import CollectorRegistry
+import pytest
 
 from services.rewards.join import Join
 from services.rewards.metrics import Metrics
 from services.rewards.offsets import Offsets
 from services.rewards.settings import Settings
 from services.rewards.spec import Spec
+from services.rewards.stall import Stalled
 from services.rewards.ticks import INPUTS
 from services.rewards.upkeep import Upkeep
 from tailrace import events, topics
+from tailrace.errors import LogError
 from tailrace.log.base import LogRecord
 from tailrace.log.memory import MemoryLog
 from tests.rewards.history import _Table
@@ -27,15 +31,17 @@ SETTINGS = Settings(tick_s=0.01, idle_tick_s=0.0)
 class Scene:
     """Two partitions; a tick on partition 0 waits for ends that are given."""
 
-    def __init__(self, ends: dict[str, int]) -> None:
+    def __init__(self, ends: dict[str, int], stall_s: float = 30.0) -> None:
         self.log = MemoryLog()
         self.log.create(topics.TOPICS, session_partitions=2)
         self.offsets = Offsets(self.log, "g", "")
         self.joins = {p: Join(Spec(), p, 2, _Table({})) for p in (0, 1)}
         self.written = {0: 0, 1: 0}
         self.registry = CollectorRegistry()
+        self.underway: str | None = None
         self.upkeep = Upkeep(
-            *(SETTINGS, self.offsets, Metrics(self.registry), lambda: self.joins, self._write)
+            *(msgspec.structs.replace(SETTINGS, stall_s=stall_s), self.offsets),
+            *(Metrics(self.registry), lambda: self.joins, self._write, lambda: self.underway),
         )
         tick = events.Tick(partition=0, event_time_ms=1, ends={"prompts": 0, "outputs": 0} | ends)
         record = LogRecord(
@@ -56,6 +62,8 @@ class Scene:
                 await asyncio.sleep(0.005)
             running.cancel()
             await asyncio.wait([running])
+            if not running.cancelled():
+                running.result()
 
         asyncio.run(run())
 
@@ -88,3 +96,37 @@ def test_a_gap_is_looked_into_beside_the_ticks() -> None:
     scene.offsets.gap_end = gap_end  # type: ignore[method-assign]
     scene.offsets.ends = lambda: {p: dict.fromkeys(INPUTS, 7) for p in (0, 1)}  # type: ignore
     scene.run_until(lambda: scene.upkeep.take_gap(0) == ("feedback", 0, 7))
+
+
+def test_an_assignment_may_stand_still_only_while_the_brokers_do_not_answer() -> None:
+    scene = Scene({}, stall_s=0.2)
+    scene.joins.clear()
+    scene.underway = "rebalance 1"
+    answers = scene.offsets.committed
+    asked: list[float] = []
+
+    def away(partitions: Iterable[int]) -> dict[int, dict[str, int]]:
+        asked.append(time.monotonic())
+        raise LogError("no broker")
+
+    scene.offsets.committed = away  # type: ignore[method-assign]
+    scene.run_until(lambda: len(asked) > 1 and asked[-1] - asked[0] > 1.0)
+    assert scene.registry.get_sample_value("tailrace_rewards_probe_failures_total") == len(asked)
+    scene.offsets.committed = answers  # type: ignore[method-assign]
+    started = time.monotonic()
+    with pytest.raises(Stalled, match="the assignment has stayed at rebalance 1"):
+        scene.run_until(lambda: False)
+    assert time.monotonic() - started >= 0.4
+
+
+def test_an_assignment_that_moves_or_is_over_is_none_that_stands_still() -> None:
+    scene = Scene({}, stall_s=0.2)
+    scene.joins.clear()
+    began = time.monotonic()
+
+    def over() -> bool:
+        passed_s = time.monotonic() - began
+        scene.underway = f"values left {100 - int(passed_s * 5)}" if passed_s < 1 else None
+        return passed_s > 2
+
+    scene.run_until(over)

@@ -84,6 +84,25 @@ def test_a_record_that_the_consumer_loses_ends_the_worker(
     assert worker.stop() == 0
 
 
+def test_an_assignment_that_never_ends_ends_the_worker(
+    broker: Any, bench: Bench, prefix: str, tmp_path: Path
+) -> None:
+    worker = Worker(tmp_path, broker.bootstrap, prefix, stall_s=1.5)
+    interaction = bench.turn("default:s", ("f", True))
+    bench.producer.flush()
+    try:
+        worker.start("tests.rewards.hanging")
+        bench.await_true(lambda: worker.ended() is not None, worker)
+        assert worker.ended() == EXIT_CODE
+        assert "the assignment has stayed at rebalance" in _log(worker)
+        worker.start()
+        bench.await_true(lambda: bench.outcomes() == {"f": ["joined"]}, worker)
+        assert {t.interaction_id for t in bench.trajectories().values()} == {interaction}
+        assert worker.stop() == 0
+    finally:
+        worker.kill()
+
+
 def test_another_worker_takes_over(broker: Any, bench: Bench, prefix: str, tmp_path: Path) -> None:
     workers = []
     for name in ("a", "b"):
