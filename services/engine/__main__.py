@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 import secrets
 import sys
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,12 @@ from tailrace import process
 from tailrace.errors import LogError
 
 if TYPE_CHECKING:
+    from services.engine.server import Server
     from tailrace.weights.store import Store
+    from tailrace.wire import Wire
+
+_AGAIN_S = 5.0
+"""Between two attempts to reach a schema registry."""
 
 
 def main(argv: list[str] | None = None, step: Callable[[str], None] = lambda point: None) -> int:
@@ -51,7 +57,6 @@ def main(argv: list[str] | None = None, step: Callable[[str], None] = lambda poi
     from tailrace.stream import Writer, publish_schemas
     from tailrace.topics import MODEL_ACKS
     from tailrace.weights.subscriber import Subscriber
-    from tailrace.wire import Wire
 
     own_dir = settings.state_dir / "engine" / settings.id
     own_dir.mkdir(parents=True, exist_ok=True)
@@ -71,7 +76,16 @@ def main(argv: list[str] | None = None, step: Callable[[str], None] = lambda poi
     except (OSError, ValueError) as error:
         server.stop()
         return _wrong(f"engine.model_folder: {error}")
-    log, wire = KafkaLog(settings.kafka), Wire(settings.registry)
+    engine: Engine | None = None
+    process.expose(
+        settings.metrics_port,
+        lambda: "waiting for the schema registry" if engine is None else engine.reason(),
+    )
+    wire = _wire(settings.registry, server, stop)
+    if wire is None:
+        server.stop()
+        return 0
+    log = KafkaLog(settings.kafka)
     writer = Writer(log.producer(), wire, prefix=settings.prefix, source="engine")
     published = False
 
@@ -104,7 +118,6 @@ def main(argv: list[str] | None = None, step: Callable[[str], None] = lambda poi
         serving_ack_s=settings.serving_ack_s,
         step=step,
     )
-    process.expose(settings.metrics_port, engine.reason)
     try:
         while not stop.is_set():
             engine.turn()
@@ -116,6 +129,20 @@ def main(argv: list[str] | None = None, step: Callable[[str], None] = lambda poi
             print(f"engine: {error}", file=sys.stderr)
         log.close()
     return 0
+
+
+def _wire(registry: str | None, server: Server, stop: threading.Event) -> Wire | None:
+    """Asked for again while the registry is away, since vLLM serves meanwhile; None: ``stop``."""
+    from tailrace.wire import Wire
+
+    while not stop.is_set():
+        server.check()
+        try:
+            return Wire(registry)
+        except LogError as error:
+            logging.getLogger(__name__).warning("the log does not answer: %s", error)
+            stop.wait(_AGAIN_S)
+    return None
 
 
 def _version_0(model_folder: Path) -> Store:

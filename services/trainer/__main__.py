@@ -1,17 +1,19 @@
 """``python -m services.trainer``: the trainer of one model.
 
-Exit codes: 0 stopped, 2 settings that cannot work, 3 another trainer of this model took over.
+Exit codes: 0 stopped, 1 the log failed, 2 settings that cannot work, 3 another trainer of this
+model took over.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+import logging
 import sys
 import time
 
 from services.trainer.settings import Settings
 from tailrace import process
-from tailrace.errors import Fenced, SettingsError
+from tailrace.errors import Fenced, LogError, SettingsError
 
 
 def main(argv: list[str] | None = None, crash: Callable[[str], None] = lambda point: None) -> int:
@@ -52,6 +54,9 @@ def main(argv: list[str] | None = None, crash: Callable[[str], None] = lambda po
         return _wrong(str(error), 2)
     except Fenced as error:
         return _wrong(f"another trainer of {settings.model} took over: {error}", 3)
+    except LogError as error:
+        logging.getLogger(__name__).critical("ended error=%s", error)
+        return 1
     finally:
         log.close()
     return 0
