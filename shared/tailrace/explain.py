@@ -61,7 +61,9 @@ class Revision(msgspec.Struct, frozen=True, kw_only=True):
     """Log time at which the wait for feedback ended."""
     reward: float | None
     combined: str
-    """How the terms became the reward: mean, sum, clipped, default or nothing."""
+    """What the reward is to its terms: mean, sum, clipped, default or nothing. Inferred from the
+    numbers: the rule is in the reward spec, of which the log has the hash alone. Where mean and sum
+    are one it says mean."""
     components: list[Component]
     reward_spec: str | None
     feedback_ids: list[str]
@@ -199,7 +201,7 @@ def _revision(event: Trajectory, fate: Fate | None) -> Revision:
 
 
 def _combined(event: Trajectory) -> str:
-    """How the terms became the reward. The trajectory says what came of it, not by which rule."""
+    """What the numbers tell. The trajectory says what came of the terms, not by which rule."""
     terms = [(c.value, c.weight or 0.0) for c in event.components if c.value is not None]
     if event.reward is None:
         return "nothing"
@@ -230,8 +232,12 @@ def in_words(found: Explanation) -> list[str]:
         fate = "in flight" if heard.fate is None else _named(heard.fate)
         lines += [f"  {_clock(heard.time_ms)} {_said(heard.record)}: {fate}"]
     for one in found.revisions:
-        rule = {"default": " by default", "nothing": "", "clipped": ", clipped, of"}
-        how = rule.get(one.combined, f", the {one.combined} of")
+        rule = {
+            "default": ", it seems by default",
+            "nothing": "",
+            "clipped": ", it seems clipped, of",
+        }
+        how = rule.get(one.combined, f", which is the {one.combined} of")
         which = f"revision {one.revision} of answer {one.choice}, closed {_clock(one.time_ms)}"
         lines += [f"{which}: reward {_number(one.reward)}{how}"]
         width = max([len(c.name) for c in one.components], default=0)

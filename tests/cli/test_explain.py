@@ -169,11 +169,11 @@ def test_a_reward_and_its_correction(told):
         "stars 4.0 for answer 0 by user: late (drop)",
         "solved yes for the session by user: joined",
         "comment ok for answer 0 by user: in flight",
-        "reward 0.905, the mean of",
+        "reward 0.905, which is the mean of",
         "  solved 0.81 × 1 (discounted 0.81)",
         "  polite none (no_feedback)",
         "spec abc, trajectory t0-0: trained, version 42",
-        "reward -1, clipped, of",
+        "reward -1, it seems clipped, of",
         f"  better than {TURN}/1",
         "trajectory t1-0: not decided yet",
     ):
@@ -189,7 +189,7 @@ def test_rules_are_told_from_what_came_of_them(told):
     told.close(0, 0.5, *half, feedback_ids=["x"], choice=3)
     rules = [one.combined for one in explain.gather(told.log, TURN).revisions]
     assert rules == ["sum", "default", "nothing", "mean"]
-    assert "reward 0 by default" in told.words()
+    assert "reward 0, it seems by default" in told.words()
 
 
 def test_a_preference_is_heard_by_the_answer_that_lost(told):
