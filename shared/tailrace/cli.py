@@ -13,7 +13,7 @@ import os
 from pathlib import Path
 import re
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tailrace.errors import SettingsError, TailraceError
 
@@ -166,31 +166,43 @@ def _command(commands: argparse._SubParsersAction, name: str, text: str) -> argp
 def settings(arguments: argparse.Namespace, environment: Mapping[str, str]) -> Common:
     """Where the log is: options, else the environment, else a settings file.
 
-    The file: ``--settings``, else ``TAILRACE_SETTINGS``, else what the local runner wrote into the
-    state directory. The state directory: the option, else what these settings say. Raises
-    SettingsError.
+    The file: ``--settings``, else ``TAILRACE_SETTINGS``; in place of none, or of one that says what
+    the local runner is to do, what that wrote into the state directory. The state directory as the
+    local runner finds it. Raises SettingsError.
     """
     import msgspec
 
-    from tailrace.settings import Common, load
+    from tailrace.settings import Common, load, read
 
-    state_dir = arguments.state_dir or Path(environment.get("TAILRACE_STATE_DIR", ".tailrace"))
-    file = arguments.settings
-    if file is None and "TAILRACE_SETTINGS" not in environment:
+    named = environment.get("TAILRACE_SETTINGS")
+    file = arguments.settings or (None if named is None else Path(named))
+    document = {} if file is None else read(file)
+    runs_locally = file is None or isinstance(document.get("local"), dict)
+    state_dir = arguments.state_dir or _state_dir(document, environment)
+    if runs_locally:
         written = state_dir / "settings.toml"
         if written.exists():
             file = written
         elif arguments.state_dir is not None and arguments.kafka is None:
             raise SettingsError(f"--state-dir: {state_dir} holds no system (no settings.toml)")
     common = load(Common, "cli", environment, file)
-    if arguments.state_dir is None and (arguments.settings or "TAILRACE_SETTINGS" in environment):
-        state_dir = common.state_dir
     given = {
         name: getattr(arguments, name)
         for name in ("kafka", "prefix", "model")
         if getattr(arguments, name) is not None
     }
     return msgspec.structs.replace(common, state_dir=state_dir, **given)
+
+
+def _state_dir(document: Mapping[str, Any], environment: Mapping[str, str]) -> Path:
+    local = document.get("local")
+    places = (
+        environment.get("TAILRACE_LOCAL_STATE_DIR"),
+        environment.get("TAILRACE_STATE_DIR"),
+        local.get("state_dir") if isinstance(local, dict) else None,
+        document.get("state_dir"),
+    )
+    return Path(str(next((place for place in places if place), ".tailrace"))).expanduser()
 
 
 def checkout() -> Path | None:

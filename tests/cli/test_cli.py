@@ -123,6 +123,26 @@ def test_a_settings_file_says_where_the_state_is(tmp_path: Path) -> None:
     assert cli.settings(arguments, named).state_dir == Path("y")
 
 
+def test_the_settings_that_a_local_system_was_started_with_lead_to_it(tmp_path: Path) -> None:
+    file = tmp_path / "dev.toml"
+    file.write_text('kafka = ""\nstate_dir = "other"\n[local]\nstate_dir = "here"\n')
+    arguments = cli.parser().parse_args(["audit", "--settings", str(file)])
+    assert cli.settings(arguments, {}).state_dir == tmp_path / "here"
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "settings.toml").write_text(f'kafka = "{name}:1"\n')
+    for environment in ({}, {"TAILRACE_SETTINGS": str(file)}):
+        if environment:
+            arguments = cli.parser().parse_args(["audit"])
+        common = cli.settings(arguments, environment)
+        assert (common.kafka, common.state_dir) == ("here:1", tmp_path / "here")
+    moved = {"TAILRACE_SETTINGS": str(file), "TAILRACE_LOCAL_STATE_DIR": str(tmp_path / "there")}
+    common = cli.settings(arguments, moved)
+    assert (common.kafka, common.state_dir) == ("there:1", tmp_path / "there")
+    file.write_text(f'kafka = "far:1"\nstate_dir = "{tmp_path}/here"\n')
+    assert cli.settings(arguments, {"TAILRACE_SETTINGS": str(file)}).kafka == "far:1"
+
+
 def test_where_the_log_is(tmp_path: Path) -> None:
     (tmp_path / "settings.toml").write_text(
         'kafka = "127.0.0.1:1234"\nprefix = "p."\n[gateway]\nport = 5\n[trainer]\nthreads = 1\n'
