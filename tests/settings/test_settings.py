@@ -21,6 +21,10 @@ class Settings(settings.Common, frozen=True, kw_only=True):
     """A flag."""
     names: list[str] = []
     """A list."""
+    keys: dict[str, str] = {}
+    """A table."""
+    origins: tuple[str, ...] = ()
+    """An array."""
     log_file: Path | None = None
     """A path."""
 
@@ -79,6 +83,31 @@ def test_a_service_variable_is_above_a_common_one(tmp_path):
 
 def test_a_common_variable_is_above_the_file(tmp_path):
     assert load(tmp_path, 'log_level = "INFO"\n', TAILRACE_LOG_LEVEL="DEBUG").log_level == "DEBUG"
+
+
+def test_tables_and_arrays_are_written_in_the_environment_as_in_the_file(tmp_path):
+    got = load(
+        tmp_path,
+        '[gateway]\nkeys = { a = "1" }\n',
+        TAILRACE_GATEWAY_KEYS='{judge = "secret", "two words" = "=}"}',
+        TAILRACE_GATEWAY_NAMES='["x", "y"]',
+        TAILRACE_GATEWAY_ORIGINS="[]",
+    )
+    assert got.keys == {"judge": "secret", "two words": "=}"}
+    assert (got.names, got.origins) == (["x", "y"], ())
+    folded = load(tmp_path, "[gateway]\nkeys = '{judge = \"secret\"}'\n")
+    assert folded.keys == {"judge": "secret"}
+
+
+@pytest.mark.parametrize(
+    "text", ["secret", '{"a": "secret"}', '{}\nport = "secret"', "", "secret = 1"]
+)
+def test_a_table_that_is_none_names_its_key_and_keeps_its_secret(tmp_path, text):
+    with pytest.raises(SettingsError, match="^gateway: keys: ") as wrong:
+        load(tmp_path, TAILRACE_GATEWAY_KEYS=text)
+    assert "secret" not in str(wrong.value)
+    with pytest.raises(SettingsError, match="keys"):
+        load(tmp_path, TAILRACE_GATEWAY_KEYS="[1]")
 
 
 def test_the_file_can_be_named_by_the_environment(tmp_path):
