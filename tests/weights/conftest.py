@@ -125,7 +125,7 @@ def channel(log: Log, prefix: str) -> Iterator[Channel]:
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> int:
     """Chunks of a few hundred bytes, so that tiny models have several."""
-    monkeypatch.setattr("tailrace.weights.publisher.MAX_CHUNK_BYTES", 150)
+    monkeypatch.setattr("tailrace.weights.chunks.MAX_CHUNK_BYTES", 150)
     return 150
 
 

@@ -17,7 +17,8 @@ from typing import Any
 from tailrace.log.base import Position
 from tailrace.log.kafka import KafkaLog
 from tailrace.log.kafka_producer import KafkaProducer
-from tailrace.weights import publisher as publishing
+from tailrace.weights import chunks
+from tailrace.weights.publisher import Publisher
 from tailrace.wire import Wire
 from tests.weights import account
 from tests.weights.models import model
@@ -63,8 +64,8 @@ class DyingLog(KafkaLog):
 def main() -> None:
     bootstrap, prefix, point = sys.argv[1:]
     DyingProducer.point = int(point)
-    publishing.MAX_CHUNK_BYTES = 150  # several chunks
-    publisher = publishing.Publisher(DyingLog(bootstrap), Wire(), model="tiny", prefix=prefix)
+    chunks.MAX_CHUNK_BYTES = 150  # several chunks
+    publisher = Publisher(DyingLog(bootstrap), Wire(), model="tiny", prefix=prefix)
     base = publisher.head()
     assert base is not None
     publisher.publish(*account.of_version(1, base, model()))

@@ -1,10 +1,11 @@
 from typing import Any
 
+import msgspec
 import pytest
 
 from tailrace.errors import UpdateRefused
 from tailrace.events import Chunks, ModelUpdate, Release
-from tailrace.weights.lineage import Lineage, first_needed_offset
+from tailrace.weights.lineage import Lineage
 
 
 def _update(
@@ -42,16 +43,22 @@ def _versions(updates: list[ModelUpdate]) -> list[int]:
     return [update.version for update in updates]
 
 
+def _ways(lineage: Lineage, *reach: int, target: int | None = None) -> list[list[int]]:
+    """Versions of each way from the weights of ``reach``, the cheapest first."""
+    held = [str(lineage.updates[v].digest) if v in lineage.updates else f"d{v}" for v in reach]
+    return [_versions(way) for way in lineage.paths(held, target)]
+
+
 def test_nothing_yet() -> None:
-    assert Lineage().path(None) == []
+    assert Lineage().paths([]) == []
 
 
 def test_a_holder_takes_deltas_a_newcomer_the_keyframe() -> None:
     lineage = _lineage(_update(0, None, "keyframe", 100), _update(1, 0), _update(2, 1))
-    assert _versions(lineage.path(1)) == [2]
-    assert _versions(lineage.path(None)) == [0, 1, 2]
-    assert _versions(lineage.path(None, target=1)) == [0, 1]
-    assert lineage.path(2) == []
+    assert _ways(lineage, 1) == [[2]]
+    assert _ways(lineage) == [[0, 1, 2]]
+    assert _ways(lineage, target=1) == [[0, 1]]
+    assert _ways(lineage, 2) == [[2]], "it may still have to take the number"
 
 
 def test_a_repeated_version_does_not_count() -> None:
@@ -68,10 +75,10 @@ def test_a_keyframe_of_the_same_weights_costs_a_holder_nothing() -> None:
         _update(2, 1, "keyframe", 100, same_digest=True),
         _update(3, 1, size_bytes=10),
     )
-    assert _versions(lineage.path(0)) == [1, 3]
-    lineage.add(_update(4, 2))
-    assert _versions(lineage.path(1)) == [2, 4]
-    assert _versions(lineage.path(None)) == [2, 4]
+    assert _ways(lineage, 0, target=3)[0] == [1, 3]
+    lineage.add(msgspec.structs.replace(_update(4, 2), base_digest="d1"))
+    assert _ways(lineage, 0) == [[1, 2, 4], [2, 4]]
+    assert _ways(lineage) == [[2, 4], [0, 1, 2, 4]], "with the first way refused, the second"
 
 
 def test_many_deltas_cost_more_than_a_keyframe() -> None:
@@ -79,52 +86,66 @@ def test_many_deltas_cost_more_than_a_keyframe() -> None:
     for version in range(1, 30):
         lineage.add(_update(version, version - 1))
     lineage.add(_update(30, 29, "keyframe", 100, same_digest=True))
-    assert _versions(lineage.path(25)) == list(range(26, 31))
-    assert _versions(lineage.path(1)) == [30]
+    assert _ways(lineage, 25)[0] == list(range(26, 31))
+    assert _ways(lineage, 1)[0] == [30]
 
 
 def test_a_keyframe_that_moves_weights_is_the_only_way() -> None:
     lineage = _lineage(
         _update(0, None, "keyframe", 100), _update(1, 0, "keyframe", 100), _update(2, 1)
     )
-    assert _versions(lineage.path(0)) == [1, 2]
+    assert _ways(lineage, 0) == [[1, 2]]
 
 
-def test_a_fork_leads_back_by_its_keyframe() -> None:
-    lineage = _lineage(
+def _forked() -> Lineage:
+    """0 1 2 3, and from 1 on: 4 (zero steps), 5, 6."""
+    return _lineage(
         _update(0, None, "keyframe", 100),
-        _update(1, 0),
-        _update(2, 1),
-        _update(3, 1, "keyframe", 100, same_digest=True),
-        _update(4, 3),
+        *(_update(v, v - 1) for v in (1, 2, 3)),
+        _update(4, 1, size_bytes=None, same_digest=True),
+        _update(5, 1),
+        _update(6, 5),
     )
-    assert _versions(lineage.path(2)) == [3, 4]
-    assert _versions(lineage.path(1)) == [3, 4]
-    assert [u.version for u in lineage.chain(4)] == [4, 3, 1, 0]
+
+
+def test_back_to_where_a_branch_began_then_on() -> None:
+    lineage = _forked()
+    assert _ways(lineage, 3, 2, 1, 0, target=6) == [[5, 6]]
+    assert _ways(lineage, 3, 2, 1, 0, target=4) == [[4]], "no bytes at all"
+    assert _ways(lineage, 6, 5, 1, target=3) == [[2, 3]]
+    assert _ways(lineage, 6, 5, 1, target=1) == [[1]]
+
+
+def test_beyond_the_journal_a_keyframe_is_the_way() -> None:
+    lineage = _forked()
+    assert _ways(lineage, 3, 2, target=6) == [[0, 1, 5, 6]]
+    assert _ways(lineage, 3, target=2) == [[0, 1, 2]]
+
+
+def test_the_nearest_weights_in_reach_are_the_start() -> None:
+    lineage = _lineage(_update(0, None, "keyframe", 100), *(_update(v, v - 1) for v in range(1, 9)))
+    assert _ways(lineage, 6, 5, 4, target=8) == [[7, 8]]
+    assert _ways(lineage, 6, 5, 4, target=5) == [[5]]
+
+
+def test_a_base_whose_manifest_is_unknown_will_do_for_who_holds_it() -> None:
+    lineage = _lineage(_update(5, 4), _update(6, 5))
+    assert _ways(lineage, 5) == [[6]]
+    assert _ways(lineage, 4) == [[5, 6]]
 
 
 def test_a_gap_is_refused() -> None:
     lineage = _lineage(_update(5, 4), _update(6, 5))
-    assert _versions(lineage.path(5)) == [6]
+    for reach in ([], ["d3"]):
+        with pytest.raises(UpdateRefused, match="gap"):
+            lineage.paths(reach)
     with pytest.raises(UpdateRefused, match="gap"):
-        lineage.path(3)
+        lineage.paths(["d5"], target=7)
 
 
 def test_a_circle_ends() -> None:
     lineage = _lineage(_update(2, 3), _update(3, 2))
     assert [u.version for u in lineage.chain(3)] == [3, 2]
-
-
-def test_chunks_below_the_third_newest_keyframe_may_go() -> None:
-    updates = [_update(v, v - 1 or None, "keyframe", first_chunk=10 * v) for v in range(1, 4)]
-    assert first_needed_offset(updates[:2], {}) is None
-    assert first_needed_offset(updates, {}) == 10
-    updates.append(_update(4, 3, "keyframe", first_chunk=40))
-    assert first_needed_offset(updates, {}) == 20
-    assert first_needed_offset(updates, {"m": [1]}) == 10
-    assert first_needed_offset(updates, {"m": [7], "other": [1]}) == 20
-    other = _update(0, None, "keyframe", first_chunk=5, model="other")
-    assert first_needed_offset([*updates, other], {}) is None
 
 
 def _served(lineage: Lineage, **fields: Any) -> int | None:

@@ -163,15 +163,30 @@ def test_no_stream_means_no_change(memory_channel: Channel) -> None:
         publisher.publish(memory_channel.manifest(1, trained(model(), 1), base), None, [], [])
 
 
-def test_a_branch_begins_with_a_keyframe(memory_channel: Channel) -> None:
+def test_the_first_version_is_a_keyframe(memory_channel: Channel) -> None:
     channel, publisher = memory_channel, memory_channel.publisher()
     with pytest.raises(ValueError, match="must be a keyframe"):
         publisher.publish(channel.manifest(0, model()), codec.encode_delta({}, model()), [], [])
+
+
+def test_a_branch_may_begin_with_anything_while_its_base_can_be_made(
+    channel: Channel, small_chunks: int
+) -> None:
+    publisher = channel.publisher()
     base = channel.keyframe(publisher, 0, model())
     channel.delta(publisher, 1, trained(model(), 1), base)
+    channel.delta(publisher, 2, trained(model(), 2), base)
+    label = channel.label(publisher, 3, base)
+    assert (label.kind, label.base_version, label.keyframe_version) == ("delta", 0, 0)
+    for version in (4, 5, 6):
+        channel.keyframe(publisher, version, model(version), publisher.head())
+    assert [publisher.retained(version) for version in (0, 3, 4)] == [False, False, True]
     with pytest.raises(ValueError, match="must be a keyframe"):
-        channel.delta(publisher, 2, trained(model(), 2), base)
-    channel.keyframe(publisher, 2, trained(model(), 2), base)
+        channel.delta(publisher, 7, trained(model(), 7), base)
+    with pytest.raises(ValueError, match="must be a keyframe"):
+        channel.label(publisher, 7, label)
+    channel.keyframe(publisher, 7, model(), label)  # nobody has to download it who has the weights
+    channel.delta(publisher, 8, trained(model(5), 8), publisher.version(5))  # type: ignore[arg-type]
 
 
 def _published_keyframes(channel: Channel, versions: Sequence[int]) -> list[ModelUpdate]:

@@ -34,7 +34,7 @@ def test_manifests_come_in_order_and_bytes_verified(channel: Channel, small_chun
         found += subscriber.poll(5.0)
     assert found == [base, update]
     store = Store.empty()
-    for each in subscriber.path(None):
+    for each in subscriber.lineage.paths(store.reach)[0]:
         store.apply(each, subscriber.fetch(each))
     assert same(dict(store.tensors), trained(model(), 1))
 

@@ -7,13 +7,10 @@ and the newest version of the log is the head, whichever branch it is on.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Sequence
 
 from tailrace.errors import UpdateRefused
 from tailrace.events import ModelUpdate, Release
-
-KEPT_KEYFRAMES = 3
-"""How many keyframes of a model, the newest, stay on ``model-chunks`` with all that follows."""
 
 
 def label_only(update: ModelUpdate) -> bool:
@@ -67,75 +64,46 @@ class Lineage:
                 newest = update
         return newest
 
-    def path(self, have_version: int | None, target: int | None = None) -> list[ModelUpdate]:
-        """The cheapest updates, in order, from ``have_version`` to ``target`` (None: the head).
+    def paths(self, reach: Sequence[str], target: int | None = None) -> list[list[ModelUpdate]]:
+        """The ways to ``target`` (None: the head), each in order, the fewest bytes first.
 
-        Either everything since ``have_version``, or the last keyframe and what follows it,
-        whichever is fewer bytes. Empty when there is nothing to do or no version yet.
+        ``reach`` are the digests of the weights that the receiver has without a download
+        (:attr:`tailrace.weights.store.Store.reach`). A way is the updates after such weights, on
+        whichever branch, or a keyframe and what follows it. Empty where there is no version yet.
 
-        Raises UpdateRefused (``gap``) when neither way exists.
+        Raises UpdateRefused (``gap``) when no way exists.
         """
         if target is None:
             if self.head is None:
                 return []
             target = self.head.version
-        if have_version == target:
-            return []
-        since: list[ModelUpdate] = []
-        from_keyframe: list[ModelUpdate] | None = None
+        ways: list[list[ModelUpdate]] = []
+        way: list[ModelUpdate] = []
         for update in self.chain(target):
-            if update.version == have_version:
+            if update.digest in reach:
+                ways.append(way[::-1] or [update])
                 break
-            since.append(update)
-            if from_keyframe is None and update.kind == "keyframe":
-                from_keyframe = since[::-1]
-            if update.kind == "keyframe" and not label_only(update):
-                # A holder of the base could not go through here but by this keyframe itself.
-                return from_keyframe or []
-        else:
-            if from_keyframe is None:
-                raise UpdateRefused("gap", f"no way from version {have_version} to {target}")
-            return from_keyframe
-        since.reverse()
-        if from_keyframe is not None and _bytes(from_keyframe, full=True) < _bytes(since):
-            return from_keyframe
-        return since
+            way.append(update)
+            if update.kind == "keyframe":
+                ways.append(way[::-1])
+                if not label_only(update):
+                    break  # nobody gets here from its base, but by this keyframe itself
+            elif update.base_digest in reach:  # the base's own manifest need not be known
+                ways.append(way[::-1])
+                break
+        if not ways:
+            raise UpdateRefused("gap", f"no way to version {target}")
+        return sorted(ways, key=lambda each: _bytes(needed(each, reach)))
 
 
-def first_needed_offset(
-    manifests: Iterable[ModelUpdate], served: Mapping[str, Iterable[int]]
-) -> int | None:
-    """The first offset of ``model-chunks`` that some model still needs; None while nothing may go.
-
-    For each model that is its third-newest keyframe, or the keyframe of a version in ``served``
-    (live, candidate or pinned by a Release) when that is older.
-    """
-    keyframes: dict[str, dict[int, int]] = {}
-    updates: dict[tuple[str, int], ModelUpdate] = {}
-    for update in manifests:
-        if (update.model, update.version) in updates:
-            continue
-        updates[update.model, update.version] = update
-        if update.kind == "keyframe" and update.chunks and update.chunks.offsets:
-            keyframes.setdefault(update.model, {})[update.version] = update.chunks.offsets[0]
-    needed: list[int] = []
-    for model, starts in keyframes.items():
-        newest = list(starts.values())[-KEPT_KEYFRAMES:]
-        if len(newest) < KEPT_KEYFRAMES:
-            return None
-        needed.append(newest[0])
-        for version in served.get(model, ()):
-            served_update = updates.get((model, version))
-            keyframe = served_update.keyframe_version if served_update else None
-            if keyframe is not None and keyframe in starts:
-                needed.append(starts[keyframe])
-    return min(needed, default=None)
+def needed(way: Sequence[ModelUpdate], reach: Sequence[str]) -> list[ModelUpdate]:
+    """The updates of a way whose bytes have to be fetched."""
+    return [
+        update
+        for index, update in enumerate(way)
+        if update.digest not in reach and (index == 0 or not label_only(update))
+    ]
 
 
-def _bytes(path: list[ModelUpdate], full: bool = False) -> int:
-    """Bytes to fetch; ``full``: the first is fetched even where it changes only the label."""
-    return sum(
-        update.bytes or 0
-        for index, update in enumerate(path)
-        if not label_only(update) or (full and index == 0)
-    )
+def _bytes(updates: Iterable[ModelUpdate]) -> int:
+    return sum(update.bytes or 0 for update in updates)

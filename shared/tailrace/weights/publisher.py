@@ -1,39 +1,42 @@
 """The trainer's end: a version and the account of what went into it, visible together.
 
-    1  chunks of the stream     on model-chunks, by a plain producer, each acknowledged
-    2  one transaction          steps, receipts and the manifest on model-updates;
-                                transactional.id <prefix>tailrace.<model>
-    3  after a keyframe         chunks that nobody needs any more are deleted
+    1  its bytes         chunks on model-chunks, each acknowledged; or a whole file in a store
+    2  one transaction   steps, receipts and the (signed) manifest on model-updates;
+                         transactional.id <prefix>tailrace.<model>
+    3  after a keyframe  chunks and stored keyframes that nobody needs any more are deleted
 
-A crash before the end of 2 leaves chunks that no manifest names; they harm nobody and go with 3. A
-second publisher of the same model fences the first, whose next call raises Fenced: then the process
-must end.
+A crash before the end of 2 leaves bytes that no manifest names; they harm nobody. Chunks go with 3,
+a stored keyframe at the next start. A second publisher of the same model fences the first, whose
+next call raises Fenced: then the process must end.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 import contextlib
 from hashlib import sha256
 import logging
+from pathlib import Path
 
 import msgspec
 
 from tailrace import topics
-from tailrace.errors import Fenced, InvalidRecord, LogError
-from tailrace.events import Chunks, ModelUpdate, Receipt, Release, Step
+from tailrace.errors import InvalidRecord, LogError, UpdateRefused
+from tailrace.events import ModelUpdate, Receipt, Step
 from tailrace.log.base import Log, Position
-from tailrace.stream import Decoder, Writer, read_all
-from tailrace.topics import MAX_CHUNK_BYTES, named
-from tailrace.weights.lineage import Lineage, first_needed_offset
+from tailrace.stream import Decoder, Writer, event_headers, read_all
+from tailrace.topics import named
+from tailrace.weights import chunks
+from tailrace.weights.lineage import Lineage
+from tailrace.weights.places import STORE_FAILED, Place
+from tailrace.weights.retention import Retention
 from tailrace.weights.table import CODEC, open_stream
+from tailrace.weights.trust import Signer, Trust
 from tailrace.wire import Wire
 
 _log = logging.getLogger(__name__)
 
-_CHUNKS_IN_FLIGHT = 16
 _RECORDS_IN_FLIGHT = 10_000
 _ACK_TIMEOUT_S = 60.0
 
@@ -41,15 +44,35 @@ _ACK_TIMEOUT_S = 60.0
 class Publisher:
     """Publishes the versions of one model. Making one fences every older publisher of it.
 
-    For one thread; its caller has published the schemas. Raises LogError when the broker does not
-    answer.
+    ``keyframe_store``: the url of any fsspec store; None: keyframes go on the log. ``signing_key``:
+    a file; every manifest is signed with it. ``trust``: files of further public keys. With a key,
+    manifests count as history up to the first that one of the keys signed; from there on only
+    signed ones do, so that what a stranger wrote is no base for anything.
+
+    For one thread; its caller has published the schemas. Raises SettingsError for a key file or a
+    store that is none, LogError when the broker does not answer.
     """
 
-    def __init__(self, log: Log, wire: Wire, *, model: str, prefix: str = "") -> None:
-        self._log = log
+    def __init__(
+        self,
+        log: Log,
+        wire: Wire,
+        *,
+        model: str,
+        prefix: str = "",
+        keyframe_store: str | None = None,
+        signing_key: Path | None = None,
+        trust: Iterable[Path | str] = (),
+    ) -> None:
+        self._log, self._wire = log, wire
         self._model = model
         self._prefix = prefix
+        self._place = Place(keyframe_store, model=model, prefix=prefix) if keyframe_store else None
+        self._signer = Signer(signing_key) if signing_key else None
+        keys = [*trust, *([signing_key] if signing_key else [])]
+        self._trust = Trust(keys) if keys else None
         self._decoder = Decoder(log, wire, prefix=prefix)
+        self._retention = Retention(log, self._decoder, prefix=prefix, place=self._place)
         self._chunks = log.producer()
         producer = log.producer(transactional_id=f"{prefix}tailrace.{model}")
         self._writer = Writer(producer, wire, prefix=prefix, source="trainer")
@@ -60,6 +83,7 @@ class Publisher:
         for update in self._manifests():
             if update.model == model:
                 self._lineage.add(update)
+        self._retention.sweep(self._lineage)
 
     def head(self) -> ModelUpdate | None:
         """The newest version of the model; None before the first."""
@@ -68,6 +92,17 @@ class Publisher:
     def version(self, number: int) -> ModelUpdate | None:
         """One version's manifest, from this model's whole history."""
         return self._lineage.updates.get(number)
+
+    def retained(self, version: int) -> bool:
+        """Whether a version can still be made of what lies on the log and in the store.
+
+        Where it cannot, a branch that begins there must begin with a keyframe.
+        """
+        update = self.version(version)
+        keyframe = None if update is None else self.version(update.keyframe_version or 0)
+        if keyframe is None or keyframe.kind != "keyframe":
+            return False
+        return self._retention.holds(keyframe)
 
     def publish(
         self,
@@ -79,8 +114,9 @@ class Publisher:
         """Publish one version. Returns its manifest as it lies on the log.
 
         ``stream`` is what :mod:`tailrace.weights.codec` made; None for a zero-step version.
-        ``receipts`` are (session id, receipt). Filled in here: kind, codec, chunks, bytes, sha256,
-        keyframe_version.
+        A keyframe may have its base's digest: who holds the base then only takes the number.
+        ``receipts`` are (session id, receipt). Filled in here: kind, codec, chunks or uri, bytes,
+        sha256, keyframe_version.
 
         Raises ValueError, with nothing written, for a manifest that does not continue the lineage;
         Fenced when a newer publisher took over; LogError when the broker fails. After a LogError
@@ -88,12 +124,11 @@ class Publisher:
         """
         kind = "delta" if stream is None else open_stream(stream)[0].kind
         self._check(manifest, stream, kind)
-        fields: dict[str, object] = {"chunks": None, "bytes": None, "sha256": None, "codec": None}
-        fields["kind"] = kind
+        fields: dict[str, object] = {"kind": kind, "codec": None, "bytes": None, "sha256": None}
+        fields |= {"chunks": None, "uri": None}
         if stream is not None:
-            fields |= {"codec": CODEC, "bytes": len(stream)}
-            fields["sha256"] = sha256(stream).hexdigest()
-            fields["chunks"] = self._append_chunks(manifest.version, stream)
+            fields |= {"codec": CODEC, "bytes": len(stream), "sha256": sha256(stream).hexdigest()}
+            fields |= self._lay(manifest.version, kind, stream, str(fields["sha256"]))
         base = self._base(manifest)
         if kind == "keyframe":
             fields["keyframe_version"] = manifest.version
@@ -107,7 +142,7 @@ class Publisher:
             *(update.version, update.kind, update.bytes, len(steps), len(receipts), update.digest),
         )
         if update.kind == "keyframe":
-            self._trim()
+            self._retention.trim(self._manifests(), self._lineage)
         return update
 
     def close(self) -> None:
@@ -135,8 +170,14 @@ class Publisher:
         if manifest.base_version is not None:
             if base is None or base.digest != manifest.base_digest:
                 raise ValueError(f"version {version}: base {manifest.base_version} is not there")
-        if (base is None or base is not head) and kind != "keyframe":
-            raise ValueError(f"version {version} begins a branch and must be a keyframe")
+        if base is None and kind != "keyframe":
+            raise ValueError(f"version {version} is the first and must be a keyframe")
+        if base is not None and base is not head and kind != "keyframe":
+            if not self.retained(base.version):
+                raise ValueError(
+                    f"version {version} begins a branch at {base.version}, which nobody can make "
+                    "any more: it must be a keyframe"
+                )
         if stream is None and manifest.digest != manifest.base_digest:
             raise ValueError(f"version {version} has no stream, but another digest than its base")
         ends = self._ends(base)
@@ -160,28 +201,17 @@ class Publisher:
                 ends.setdefault(r.partition, r.end)
         return ends
 
-    def _append_chunks(self, version: int, stream: bytes) -> Chunks:
+    def _lay(self, version: int, kind: str, stream: bytes, mark: str) -> dict[str, object]:
+        """Put the bytes where readers find them: which field of the manifest says so."""
+        if kind == "keyframe" and self._place is not None:
+            try:
+                return {"uri": self._place.put(version, stream, mark)}
+            except Exception as error:  # each store raises its own; the log takes it instead
+                STORE_FAILED.labels("write").inc()
+                _log.error("keyframe of version=%d goes on the log: %r", version, error)
         topic = named(topics.MODEL_CHUNKS, self._prefix)
-        view, key = memoryview(stream), self._model.encode()
-        count = -(-len(view) // MAX_CHUNK_BYTES)
-        offsets: list[int] = []
-        waiting: deque[Future[Position]] = deque()
-        try:
-            for index in range(count):
-                if len(waiting) == _CHUNKS_IN_FLIGHT:
-                    offsets.append(waiting.popleft().result(_ACK_TIMEOUT_S).offset)
-                value = bytes(view[index * MAX_CHUNK_BYTES : (index + 1) * MAX_CHUNK_BYTES])
-                headers = {
-                    "tailrace-version": str(version).encode(),
-                    "tailrace-chunk": f"{index}/{count}".encode(),
-                }
-                waiting.append(
-                    self._chunks.append(topic, value, key=key, partition=0, headers=headers)
-                )
-            offsets += [future.result(_ACK_TIMEOUT_S).offset for future in waiting]
-        except TimeoutError:
-            raise LogError(f"{topic}: a chunk was not acknowledged in {_ACK_TIMEOUT_S} s") from None
-        return Chunks(partition=0, offsets=offsets)
+        key = self._model.encode()
+        return {"chunks": chunks.append(self._chunks, topic, stream, key=key, version=version)}
 
     def _transact(
         self, update: ModelUpdate, steps: Sequence[Step], receipts: Sequence[tuple[str, Receipt]]
@@ -196,7 +226,7 @@ class Publisher:
                 written.append(self._writer.write(topics.RECEIPTS, receipt, key=session))
                 if index % _RECORDS_IN_FLIGHT == 0:
                     producer.flush()
-            written.append(self._writer.write(topics.MODEL_UPDATES, update))
+            written.append(self._write(update))
             producer.flush()
             for future in written:
                 future.result(_ACK_TIMEOUT_S)
@@ -206,42 +236,35 @@ class Publisher:
             raise
         producer.commit()
 
+    def _write(self, update: ModelUpdate) -> Future[Position]:
+        value = self._wire.encode(update)
+        headers = event_headers(update, update.model, "trainer")
+        if self._signer is not None:
+            headers |= self._signer.headers(value)
+        topic = named(topics.MODEL_UPDATES, self._prefix)
+        return self._writer.producer.append(
+            topic, value, key=update.model.encode(), headers=headers
+        )
+
     def _manifests(self) -> list[ModelUpdate]:
-        """Every committed manifest of every model, in log order."""
+        """Every committed manifest of every model, in log order; of this one, what counts."""
         found = []
+        signed = False  # whether one that counts was signed by a key that is known here
         topic = named(topics.MODEL_UPDATES, self._prefix)
         for record in read_all(self._log, topic, committed_only=True):
             try:
                 update = self._decoder.decode(record)
-            except InvalidRecord as error:
+                assert isinstance(update, ModelUpdate)
+                if update.model == self._model and self._trust is not None:
+                    try:
+                        self._trust.check(record.value, record.headers)
+                        signed = True
+                    except UpdateRefused:
+                        if signed:
+                            raise
+            except (InvalidRecord, UpdateRefused) as error:
                 where = (record.topic, record.partition, record.offset)
                 _log.warning("skipped topic=%s partition=%d offset=%d: %s", *where, error)
                 continue
-            assert isinstance(update, ModelUpdate)
             found.append(update)
         return found
-
-    def _served(self) -> dict[str, set[int]]:
-        """Versions that the newest Release of each model names."""
-        releases: dict[str, Release] = {}
-        for record in read_all(self._log, named(topics.RELEASES, self._prefix)):
-            with contextlib.suppress(InvalidRecord):
-                release = self._decoder.decode(record)
-                assert isinstance(release, Release)
-                releases[release.model] = release
-        return {
-            model: {v for v in (release.live, release.candidate) if v is not None}
-            for model, release in releases.items()
-        }
-
-    def _trim(self) -> None:
-        topic = named(topics.MODEL_CHUNKS, self._prefix)
-        try:
-            offset = first_needed_offset(self._manifests(), self._served())
-            if offset is not None and offset > self._log.starts(topic)[0]:
-                self._log.delete_before(topic, {0: offset})
-                _log.info("deleted topic=%s partition=0 below_offset=%d", topic, offset)
-        except Fenced:
-            raise
-        except LogError as error:  # the version is out; its old chunks go with the next keyframe
-            _log.warning("kept topic=%s partition=0: %s", topic, error)

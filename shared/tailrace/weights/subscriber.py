@@ -1,28 +1,36 @@
 """The receiver's end: committed manifests in log order, and the verified bytes of an update.
 
-Engines, the public :class:`tailrace.ModelUpdates` and the releases service read with it. It decides
-nothing: which version to hold is its caller's, whether an update gave the right weights the
-store's.
+Engines, the trainer's recovery, the public :class:`tailrace.ModelUpdates` and the releases service
+read with it. It decides nothing: which version to hold is its caller's, whether an update gave the
+right weights the store's.
+
+    poll      manifests that a trusted key signed (where keys are given), into the lineage
+    fetch     one update's bytes, from model-chunks or a keyframe's uri, checked
+    advance   a store to a version on any branch, by the cheapest way that verifies
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from hashlib import sha256
-import io
 import logging
+from pathlib import Path
 import time
+from typing import NamedTuple
 
 from prometheus_client import Counter
 
 from tailrace import topics
 from tailrace.errors import InvalidRecord, LogError, UpdateRefused
 from tailrace.events import ModelUpdate
-from tailrace.log.base import Consumer, Log
+from tailrace.log.base import Consumer, Log, LogRecord
 from tailrace.stream import Decoder
 from tailrace.topics import named
-from tailrace.weights.lineage import Lineage
+from tailrace.weights import places
+from tailrace.weights.chunks import ChunkReader
+from tailrace.weights.lineage import Lineage, needed
 from tailrace.weights.store import Store
+from tailrace.weights.trust import Trust
 from tailrace.wire import Wire
 
 _log = logging.getLogger(__name__)
@@ -35,27 +43,54 @@ UPDATES_REFUSED = Counter(
 )
 
 _STALL_S = 60.0
-_CHUNKS_A_POLL = 8
+_SAY_S = 5.0
+
+
+class Progress(NamedTuple):
+    """How far the way to a version is."""
+
+    target: int
+    bytes: int
+    """Fetched so far."""
+    of_bytes: int
+    """To fetch in all; 0 for a way that needs no download."""
 
 
 class Subscriber:
-    """Follows the versions of one model. For one thread."""
+    """Follows the versions of one model. For one thread.
 
-    def __init__(self, log: Log, wire: Wire, *, model: str, prefix: str = "") -> None:
+    ``trust``: files of public keys; manifests that none of them signed are as if they were not
+    there. None given: signatures are not looked at. ``progress`` is called as bytes arrive.
+    Raises SettingsError for a key file that is none.
+    """
+
+    def __init__(
+        self,
+        log: Log,
+        wire: Wire,
+        *,
+        model: str,
+        prefix: str = "",
+        trust: Iterable[Path | str] = (),
+        progress: Callable[[Progress], None] = lambda progress: None,
+    ) -> None:
         self.lineage = Lineage()
-        """Everything that :meth:`poll` has seen."""
+        """Everything that :meth:`poll` has taken."""
         self._log = log
         self._model = model
         self._updates_topic = named(topics.MODEL_UPDATES, prefix)
-        self._chunks_topic = named(topics.MODEL_CHUNKS, prefix)
         self._decoder = Decoder(log, wire, prefix=prefix)
+        files = tuple(trust)
+        self._trust = Trust(files) if files else None
         self._manifests: Consumer | None = None
-        self._chunks: Consumer | None = None
+        self._chunks = ChunkReader(log, named(topics.MODEL_CHUNKS, prefix), key=model.encode())
+        self._progress = progress
 
     def poll(self, timeout_s: float) -> list[ModelUpdate]:
         """New committed manifests in log order; empty after ``timeout_s`` without any.
 
-        Skipped, with a counter: other models', repeated versions, records that cannot be read.
+        Skipped, with a counter: what no trusted key signed, other models', repeated versions,
+        records that cannot be read.
         """
         if self._manifests is None:
             self._manifests = self._log.consumer(committed_only=True)
@@ -65,20 +100,12 @@ class Subscriber:
         for record in self._manifests.poll(timeout_s):
             if record.key != self._model.encode():
                 continue
-            where = (record.topic, record.partition, record.offset)
             try:
-                update = self._decoder.decode(record)
-            except InvalidRecord as error:
+                found.append(self._take(record))
+            except (InvalidRecord, UpdateRefused) as error:
                 MANIFESTS_SKIPPED.labels(error.reason).inc()
+                where = (record.topic, record.partition, record.offset)
                 _log.warning("skipped topic=%s partition=%d offset=%d: %s", *where, error)
-                continue
-            assert isinstance(update, ModelUpdate)
-            if update.model != self._model or not self.lineage.add(update):
-                reason = "duplicate" if update.model == self._model else "foreign"
-                MANIFESTS_SKIPPED.labels(reason).inc()
-                _log.warning("skipped topic=%s partition=%d offset=%d: %s", *where, reason)
-                continue
-            found.append(update)
         return found
 
     def catch_up(self) -> list[ModelUpdate]:
@@ -94,107 +121,126 @@ class Subscriber:
                 raise LogError(f"{self._updates_topic}: offset {end} is not reached")
         return found
 
-    def path(self, have_version: int | None, target: int | None = None) -> list[ModelUpdate]:
-        """The cheapest updates from ``have_version`` (None: nothing) to ``target`` (default: the
-        newest).
-
-        Of what :meth:`poll` has seen. In it, an update whose digest is its base's needs no bytes
-        from a holder of the base: ``store.needs(update)``. Raises UpdateRefused (``gap``) when
-        there is no way.
-        """
-        return self.lineage.path(have_version, target)
-
-    def fetch(self, update: ModelUpdate) -> bytes:
+    def fetch(
+        self, update: ModelUpdate, heard: Callable[[int], None] = lambda count: None
+    ) -> bytes:
         """The update's stream, as long as its manifest says and with its sha256; empty without
-        chunks.
+        chunks. ``heard`` is told how many bytes came.
 
         Raises UpdateRefused: ``truncated`` (chunks are missing or deleted), ``corrupt`` (they are
-        others). Raises LogError when the broker stops answering.
+        others), ``uri`` (what lies beside the log cannot be read). Raises LogError when the broker
+        stops answering.
         """
-        if update.chunks is None:
-            if update.uri is not None:
-                raise UpdateRefused("uri", f"version {update.version} lies at {update.uri}")
-            return b""
-        offsets, partition = update.chunks.offsets, update.chunks.partition
-        if not offsets or offsets != sorted(set(offsets)) or offsets[0] < 0:
-            raise UpdateRefused("corrupt", f"version {update.version}: offsets {offsets[:3]}...")
-        low = self._log.starts(self._chunks_topic).get(partition)
-        high = self._log.ends(self._chunks_topic).get(partition)
-        if low is None or high is None or offsets[0] < low or offsets[-1] >= high:
-            have = f"{low}..{high}"
-            need = f"{offsets[0]}..{offsets[-1]}"
-            raise UpdateRefused("truncated", f"version {update.version}: chunks {need} of {have}")
-        stream = self._collect(partition, offsets, update)
-        if len(stream) != update.bytes:
-            reason = "truncated" if len(stream) < (update.bytes or 0) else "corrupt"
-            raise UpdateRefused(
-                reason, f"version {update.version}: {len(stream)} of {update.bytes}"
-            )
-        if sha256(stream).hexdigest() != update.sha256:
-            raise UpdateRefused("corrupt", f"version {update.version}: sha256 differs")
+        size_bytes = update.bytes or 0
+        try:
+            if update.chunks is not None:
+                stream = self._chunks.read(update.chunks, size_bytes, heard)
+            elif update.uri is not None:
+                stream = places.read(update.uri, size_bytes, heard)
+            else:
+                return b""
+            if len(stream) != size_bytes:
+                reason = "truncated" if len(stream) < size_bytes else "corrupt"
+                raise UpdateRefused(reason, f"{len(stream)} bytes of {size_bytes}")
+            if sha256(stream).hexdigest() != update.sha256:
+                raise UpdateRefused("corrupt", "sha256 differs")
+        except UpdateRefused as error:
+            detail = f"version {update.version}: {error.detail}"
+            raise UpdateRefused(error.reason, detail) from None
         return stream
 
     def advance(self, store: Store, target: int | None = None) -> list[ModelUpdate]:
-        """Bring a store to ``target`` (default: the newest). Returns what was applied, in order.
+        """Bring a store to ``target`` (default: the newest), forward, back, or to another branch.
+        Returns what was applied, in order.
 
-        Where the short way is refused it is tried again from the last keyframe. The caller
-        confirms. Raises UpdateRefused (the store then has the last version that verified) and
-        LogError.
+        The cheapest way first; where one of its updates is refused, the next that does without it.
+        The caller confirms. Raises UpdateRefused (the store then has the last version that
+        verified, and may be brought on when there is another way, or the bytes can be read again)
+        and LogError.
         """
-        first: list[ModelUpdate] = []
-        try:
-            first = self.path(store.version, target)
-            return self._apply(store, first)
-        except UpdateRefused as error:
-            UPDATES_REFUSED.labels(error.reason).inc()
-            if first == self.path(None, target):
+        applied: list[ModelUpdate] = []
+        refused: dict[int, UpdateRefused] = {}
+        while True:
+            try:
+                way = self._way(store, target, refused)
+            except UpdateRefused as error:
+                if error not in refused.values():
+                    UPDATES_REFUSED.labels(error.reason).inc()
                 raise
-            _log.warning("refused version=%s: %s; trying the keyframe", store.version, error)
-        try:
-            return self._apply(store, self.path(None, target))
-        except UpdateRefused as error:
-            UPDATES_REFUSED.labels(error.reason).inc()
-            raise
+            fetched = needed(way, store.reach)
+            of_bytes, have_bytes = sum(update.bytes or 0 for update in fetched), 0
+            for update in way:
+                reach = store.reach
+                try:
+                    stream = None
+                    if store.needs(update):
+                        stream = self.fetch(update, self._meter(way[-1], have_bytes, of_bytes))
+                        have_bytes += len(stream)
+                    store.apply(update, stream)
+                    applied.append(update)
+                except UpdateRefused as error:
+                    UPDATES_REFUSED.labels(error.reason).inc()
+                    _log.warning("refused version=%d: %s", update.version, error)
+                    if store.reach == reach:  # else it was the journal: the way is another now
+                        refused[update.version] = error
+                    break
+            else:
+                return applied
 
     def close(self) -> None:
         """Let go of the consumers."""
-        for consumer in (self._manifests, self._chunks):
-            if consumer is not None:
-                consumer.close()
-        self._manifests = self._chunks = None
+        if self._manifests is not None:
+            self._manifests.close()
+            self._manifests = None
+        self._chunks.close()
 
-    def _apply(self, store: Store, path: Iterable[ModelUpdate]) -> list[ModelUpdate]:
-        applied: list[ModelUpdate] = []
-        for update in path:
-            store.apply(update, self.fetch(update) if store.needs(update) else None)
-            applied.append(update)
-        return applied
+    def _take(self, record: LogRecord) -> ModelUpdate:
+        if self._trust is not None:
+            self._trust.check(record.value, record.headers)
+        update = self._decoder.decode(record)
+        assert isinstance(update, ModelUpdate)
+        if update.model != self._model:
+            raise InvalidRecord("foreign", f"a manifest of {update.model!r:.80}")
+        if not self.lineage.add(update):
+            raise InvalidRecord("duplicate", f"version {update.version} is there already")
+        return update
 
-    def _collect(self, partition: int, offsets: list[int], update: ModelUpdate) -> bytes:
-        if self._chunks is None:
-            self._chunks = self._log.consumer()
-        self._chunks.assign({(self._chunks_topic, partition): offsets[0]})
-        wanted = set(offsets)
-        stream = io.BytesIO()
-        heard = time.monotonic()
-        while wanted:
-            records = self._chunks.poll(0.5, _CHUNKS_A_POLL)
-            for record in records:
-                if record.offset not in wanted:
-                    continue
-                wanted.remove(record.offset)
-                if record.key != self._model.encode() or not record.value:
-                    where = f"{record.topic}/{record.partition}/{record.offset}"
-                    raise UpdateRefused("corrupt", f"version {update.version}: {where} is not its")
-                stream.write(record.value)
-                if stream.tell() > (update.bytes or 0):
-                    raise UpdateRefused("corrupt", f"version {update.version}: too many bytes")
-            at = self._chunks.position(self._chunks_topic, partition)
-            if wanted and min(wanted) < at:
-                raise UpdateRefused("truncated", f"version {update.version}: {min(wanted)} is gone")
-            now = time.monotonic()
-            heard = now if records else heard
-            if now - heard > _STALL_S:
-                raise LogError(f"{self._chunks_topic}: nothing at offset {at} for {_STALL_S} s")
-        self._chunks.assign({})
-        return stream.getvalue()
+    def _way(
+        self, store: Store, target: int | None, refused: dict[int, UpdateRefused]
+    ) -> list[ModelUpdate]:
+        """The cheapest way without what was refused and what is deleted; empty when there."""
+        ways = self.lineage.paths(store.reach, target)
+        if not ways or (ways[0][-1].version, ways[0][-1].digest) == (store.version, store.digest):
+            return []
+        low = self._chunks.low()
+        gone: UpdateRefused | None = None
+        for way in ways:
+            fetched = needed(way, store.reach)
+            bad = [refused[update.version] for update in fetched if update.version in refused]
+            lost = [
+                u.version for u in fetched if u.chunks and min(u.chunks.offsets, default=low) < low
+            ]
+            if bad:
+                gone = bad[0]
+            elif lost:
+                gone = gone or UpdateRefused("gap", f"the chunks of version {lost[0]} are deleted")
+            else:
+                return way
+        assert gone is not None
+        raise gone
+
+    def _meter(self, target: ModelUpdate, have_bytes: int, of_bytes: int) -> Callable[[int], None]:
+        """Counts on from ``have_bytes``; a line in the log every few seconds."""
+        said_s = time.monotonic()
+
+        def heard(count: int) -> None:
+            nonlocal have_bytes, said_s
+            have_bytes += count
+            self._progress(Progress(target.version, have_bytes, of_bytes))
+            if time.monotonic() > said_s + _SAY_S:
+                said_s = time.monotonic()
+                _log.info(
+                    "fetching version=%d bytes=%d of=%d", target.version, have_bytes, of_bytes
+                )
+
+        return heard

@@ -1,0 +1,126 @@
+"""What stays of the bytes of versions, and the deleting of the rest. Manifests stay for ever.
+
+The rule, for chunks on the log and keyframes in a store alike: a model's third-newest keyframe and
+all that follows stay; so does what follows the keyframe of a version that a Release names. On
+``model-chunks``, which all models of a prefix share, the low watermark moves up to what the
+neediest needs. In a store every other keyframe goes, those too that a crash left and no manifest
+names.
+
+Called by :mod:`.publisher`, at its start and after each keyframe. What cannot be deleted now is
+logged, and deleted the next time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+import contextlib
+import logging
+
+from tailrace import topics
+from tailrace.errors import Fenced, InvalidRecord, LogError
+from tailrace.events import ModelUpdate, Release
+from tailrace.log.base import Log
+from tailrace.stream import Decoder, read_all
+from tailrace.topics import named
+from tailrace.weights import places
+from tailrace.weights.lineage import Lineage
+from tailrace.weights.places import STORE_FAILED, Place
+
+_log = logging.getLogger(__name__)
+
+KEPT_KEYFRAMES = 3
+"""How many keyframes of a model, the newest, stay with all that follows."""
+
+
+def retained(updates: Iterable[ModelUpdate], served: Iterable[int]) -> list[ModelUpdate]:
+    """Of one model's versions, in log order, those whose bytes stay.
+
+    ``served`` are the versions that a Release names: live, candidate or pinned.
+    """
+    order: dict[int, ModelUpdate] = {}
+    for update in updates:
+        order.setdefault(update.version, update)
+    found = list(order.values())
+    at = {u.version: index for index, u in enumerate(found) if u.kind == "keyframe"}
+    first = list(at.values())[-KEPT_KEYFRAMES] if len(at) >= KEPT_KEYFRAMES else 0
+    for version in served:
+        keyframe = order[version].keyframe_version if version in order else None
+        first = min(first, at.get(-1 if keyframe is None else keyframe, first))
+    return found[first:]
+
+
+def first_needed_offset(
+    manifests: Iterable[ModelUpdate], served: Mapping[str, Iterable[int]]
+) -> int | None:
+    """The first offset of ``model-chunks`` that some model still needs; None while nothing may go,
+    as with a model that has fewer than three keyframes."""
+    models: dict[str, list[ModelUpdate]] = {}
+    for update in manifests:
+        models.setdefault(update.model, []).append(update)
+    needed: list[int] = []
+    for model, updates in models.items():
+        if (
+            len({update.version for update in updates if update.kind == "keyframe"})
+            < KEPT_KEYFRAMES
+        ):
+            return None
+        for update in retained(updates, served.get(model, ())):
+            if update.chunks and update.chunks.offsets:
+                needed.append(min(update.chunks.offsets))
+    return min(needed, default=None)
+
+
+class Retention:
+    """Deletes what the rule gives up."""
+
+    def __init__(self, log: Log, decoder: Decoder, *, prefix: str, place: Place | None) -> None:
+        self._log, self._decoder, self._place = log, decoder, place
+        self._chunks = named(topics.MODEL_CHUNKS, prefix)
+        self._releases = named(topics.RELEASES, prefix)
+
+    def holds(self, update: ModelUpdate) -> bool:
+        """Whether an update's bytes are still there."""
+        if update.chunks is None:
+            return update.uri is not None and places.exists(update.uri)
+        return min(update.chunks.offsets, default=-1) >= self._log.starts(self._chunks)[0]
+
+    def trim(self, manifests: Iterable[ModelUpdate], lineage: Lineage) -> None:
+        """After a keyframe: ``manifests`` are those of all models, ``lineage`` this one's."""
+        try:
+            offset = first_needed_offset(manifests, self._served())
+            if offset is not None and offset > self._log.starts(self._chunks)[0]:
+                self._log.delete_before(self._chunks, {0: offset})
+                _log.info("deleted topic=%s partition=0 below_offset=%d", self._chunks, offset)
+            self.sweep(lineage)
+        except Fenced:
+            raise
+        except LogError as error:
+            _log.warning("kept topic=%s partition=0: %s", self._chunks, error)
+
+    def sweep(self, lineage: Lineage) -> None:
+        """Delete stored keyframes that nobody needs or no manifest names."""
+        if self._place is None or lineage.head is None:
+            return  # without any version this may be the wrong log beside the right store
+        served = self._served().get(lineage.head.model, ())
+        kept = retained(lineage.updates.values(), served)
+        try:
+            gone = self._place.keep({update.uri for update in kept if update.uri is not None})
+        except Exception as error:  # each store raises its own
+            STORE_FAILED.labels("delete").inc()
+            _log.warning("kept old keyframes: %r", error)
+        else:
+            if gone:
+                _log.info("deleted keyframes=%s", gone)
+
+    def _served(self) -> dict[str, set[int]]:
+        """Versions that the newest Release of each model names."""
+        releases: dict[str, Release] = {}
+        for record in read_all(self._log, self._releases):
+            with contextlib.suppress(InvalidRecord):
+                release = self._decoder.decode(record)
+                assert isinstance(release, Release)
+                releases[release.model] = release
+        return {
+            model: {v for v in (release.live, release.candidate) if v is not None}
+            for model, release in releases.items()
+        }
