@@ -197,7 +197,12 @@ class Gateway:
             )
         self._capture.offer(topics.PROMPTS, interaction.prompt, terms.traceparent)
         metrics.OVERHEAD_S.observe(time.perf_counter() - begun_s)
-        deltas = self._engine.generate(token_ids, how.engine, stream=bool(body.stream))
+        deltas = self._engine.generate(
+            token_ids,
+            how.engine,
+            stream=bool(body.stream),
+            shown=how.top_logprobs is not None,
+        )
         run = Run(interaction, deltas, self._capture, self._now_ms)
         handed_on = False
         try:

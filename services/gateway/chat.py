@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from services.gateway.caller import Caller, Terms
-from services.gateway.engine import Delta, TokenLogprob, sampled
+from services.gateway.engine import Delta, Logprob, sampled
 from services.gateway.sampling import Sampling
 from tailrace import packing
 from tailrace.events import Output, OutputContent, Prompt, PromptContent, Route, VersionSpan
@@ -33,7 +33,7 @@ class Choice:
         self.index = index
         self.text: list[str] = []
         self.token_ids: list[int] = []
-        self.logprobs: list[TokenLogprob] = []
+        self.logprobs: list[Logprob] = []
         self.finish_reason: str | None = None
         self.spans: list[VersionSpan] | None = None
         self.first_ms: int | None = None

@@ -16,7 +16,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 import logging
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
@@ -35,11 +35,16 @@ _BREAKDOWNS = 2
 _BUSY = (429, 502, 503, 504)
 
 
-class Alternative(msgspec.Struct):
-    """A token and its log-probability (nats), as the OpenAI API shows it."""
+class Logprob(msgspec.Struct):
+    """The log-probability (nats) of a token: all that the records need of it."""
+
+    logprob: float = _NO_LOGPROB
+
+
+class Alternative(Logprob):
+    """A token and its log-probability, as the OpenAI API shows it."""
 
     token: str = ""
-    logprob: float = _NO_LOGPROB
     bytes: list[int] | None = None
 
 
@@ -49,8 +54,11 @@ class TokenLogprob(Alternative):
     top_logprobs: list[Alternative] = []
 
 
-class _Logprobs(msgspec.Struct):
-    content: list[TokenLogprob] | None = None
+L = TypeVar("L", bound=Logprob)
+
+
+class _Logprobs(msgspec.Struct, Generic[L]):
+    content: list[L] | None = None
 
 
 class _Span(msgspec.Struct):
@@ -59,22 +67,24 @@ class _Span(msgspec.Struct):
     end: int
 
 
-class _Choice(msgspec.Struct):
+class _Choice(msgspec.Struct, Generic[L]):
     index: int
     text: str = ""
     token_ids: list[int] | None = None
     finish_reason: str | None = None
     stop_reason: int | str | None = None
-    logprobs: _Logprobs | None = None
+    logprobs: _Logprobs[L] | None = None
     weight_versions: list[_Span] | None = None
 
 
-class _Chunk(msgspec.Struct):
-    choices: list[_Choice] = []
+class _Chunk(msgspec.Struct, Generic[L]):
+    choices: list[_Choice[L]] = []
     error: dict[str, Any] | None = None
 
 
-_decoder = msgspec.json.Decoder(_Chunk)
+_bare = msgspec.json.Decoder(_Chunk[Logprob])
+"""Most of an answer are the names of its tokens: passed over where nobody asked for them."""
+_full = msgspec.json.Decoder(_Chunk[TokenLogprob])
 
 
 class Delta(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,7 +93,8 @@ class Delta(msgspec.Struct, frozen=True, kw_only=True):
     choice: int
     text: str
     token_ids: list[int]
-    logprobs: list[TokenLogprob]
+    logprobs: Sequence[Logprob]
+    """TokenLogprobs where they are to be shown."""
     finish_reason: str | None
     spans: list[VersionSpan] | None
     """With the end of a choice: over all its tokens. None before, or when the engine gave none."""
@@ -127,9 +138,11 @@ class Engine:
         self._pause = pause
 
     async def generate(
-        self, token_ids: Sequence[int], sampling: dict[str, Any], *, stream: bool
+        self, token_ids: Sequence[int], sampling: dict[str, Any], *, stream: bool, shown: bool
     ) -> AsyncGenerator[Delta]:
         """The answer, as it comes. Close the iterator to make the engine stop.
+
+        ``shown``: the client wants to see logprobs, so each comes with its token.
 
         Raises EngineFailed, or ApiError (400) when the engine refuses the request as such.
         """
@@ -146,7 +159,7 @@ class Engine:
         while True:
             begun = False
             try:
-                async with aclosing(self._attempt(body, stream)) as deltas:
+                async with aclosing(self._attempt(body, stream, shown)) as deltas:
                     async for delta in deltas:
                         begun = True
                         yield delta
@@ -165,7 +178,7 @@ class Engine:
             await self._pause(wait_s)
             wait_s = min(wait_s * 2, 1.0)
 
-    async def _attempt(self, body: bytes, stream: bool) -> AsyncGenerator[Delta]:
+    async def _attempt(self, body: bytes, stream: bool, shown: bool) -> AsyncGenerator[Delta]:
         ended = False
         try:
             async with self._upstream.ask("POST", _ROUTE, body) as answer:
@@ -174,10 +187,10 @@ class Engine:
                 if stream:
                     async with aclosing(_events(answer)) as parts:
                         async for part in parts:
-                            for delta in _deltas(part):
+                            for delta in _deltas(part, shown):
                                 yield delta
                 else:
-                    for delta in _deltas(await answer.body()):
+                    for delta in _deltas(await answer.body(), shown):
                         yield delta
                 ended = True
         except NoConnection as error:
@@ -221,7 +234,7 @@ async def _events(answer: Answer) -> AsyncGenerator[bytes]:
 
 def _refusal(status: int, body: bytes) -> Exception:
     try:
-        error = _decoder.decode(body).error or {}
+        error = _bare.decode(body).error or {}
     except msgspec.DecodeError:
         error = {}
     message = str(error.get("message") or body[:500].decode(errors="replace"))
@@ -232,9 +245,9 @@ def _refusal(status: int, body: bytes) -> Exception:
     return _Broken("engine_error", f"status {status}: {message}", taken=True)
 
 
-def _deltas(data: bytes) -> list[Delta]:
+def _deltas(data: bytes, shown: bool) -> list[Delta]:
     try:
-        chunk = _decoder.decode(data)
+        chunk: _Chunk[Any] = (_full if shown else _bare).decode(data)
     except msgspec.DecodeError as error:
         raise EngineFailed(502, "engine_garbled", f"engine: {error}") from None
     if chunk.error is not None:
@@ -267,6 +280,6 @@ def _version(label: str) -> int | None:
     return int(label) if label.isascii() and label.isdigit() and len(label) < 19 else None
 
 
-def sampled(entry: TokenLogprob) -> bool:
+def sampled(entry: Logprob) -> bool:
     """Whether a token's log-probability is a real one."""
     return _NO_LOGPROB < entry.logprob < 1e-3

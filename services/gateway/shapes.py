@@ -8,12 +8,12 @@ Called by :mod:`services.gateway.app`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import msgspec
 
 from services.gateway.chat import Choice, Interaction, message
-from services.gateway.engine import Delta, TokenLogprob
+from services.gateway.engine import Delta, Logprob, TokenLogprob
 
 Kind = Literal["chat", "text"]
 DONE = b"data: [DONE]\n\n"
@@ -132,11 +132,12 @@ def _finish(choice: Choice) -> str:
 
 
 def _logprobs(
-    entries: Sequence[TokenLogprob], interaction: Interaction, kind: Kind
+    logprobs: Sequence[Logprob], interaction: Interaction, kind: Kind
 ) -> dict[str, Any] | None:
     top = interaction.sampling.top_logprobs
     if top is None:
         return None
+    entries = cast(Sequence[TokenLogprob], logprobs)
     if kind == "chat":
         shown = [
             {

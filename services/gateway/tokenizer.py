@@ -20,6 +20,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 import tokenizers
 
 from services.gateway.errors import invalid
+from services.gateway.pieces import Pieces, borders
 from tailrace.errors import SettingsError
 
 _SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token")
@@ -35,6 +36,8 @@ class Tokenizer:
             config = json.loads((folder / "tokenizer_config.json").read_text())
         except Exception as error:  # tokenizers raises bare Exception for a missing file
             raise SettingsError(f"gateway.model_dir: no tokenizer in {folder}: {error}") from None
+        cuts = borders(self._tokenizer)
+        self._plain = Pieces(self._encode, cuts).ids if cuts else self._encode
         self._special = {name: _text(config[name]) for name in _SPECIAL if config.get(name)}
         source = _template(folder, config)
         self._template = None if source is None else _environment().from_string(source)
@@ -52,23 +55,26 @@ class Tokenizer:
             )
         except (jinja2.TemplateError, TypeError, ValueError) as error:
             raise invalid(f"the chat template refused: {error}", "messages") from None
-        return self._ids(text, special=False)
+        try:
+            return self._plain(text)
+        except UnicodeEncodeError:
+            raise invalid("text holds a lone surrogate", "messages") from None
 
     def text(self, text: str) -> list[int]:
         """Token ids of a plain prompt, with the special tokens that the model begins with."""
-        return self._ids(text, special=True)
+        try:
+            return self._encode(text, special=True)
+        except UnicodeEncodeError:
+            raise invalid("text holds a lone surrogate", "prompt") from None
 
     def size(self) -> int:
         """How many token ids there are."""
         return self._tokenizer.get_vocab_size()
 
-    def _ids(self, text: str, *, special: bool) -> list[int]:
-        try:
-            # The fast one leaves out offsets into the text, and exists for batches alone.
-            (encoded,) = self._tokenizer.encode_batch_fast([text], add_special_tokens=special)
-            return encoded.ids
-        except UnicodeEncodeError:
-            raise invalid("text holds a lone surrogate", "messages") from None
+    def _encode(self, text: str, *, special: bool = False) -> list[int]:
+        # The fast one leaves out offsets into the text, and exists for batches alone.
+        (encoded,) = self._tokenizer.encode_batch_fast([text], add_special_tokens=special)
+        return encoded.ids
 
 
 def _text(token: Any) -> str:
