@@ -1,23 +1,28 @@
 """What the gateway adds to a request, beside the LiteLLM proxy, in the same run.
 
-    python -m benchmarks.gateway [--rate 100] [--seconds 8] [--rounds 3] [--json]
+    python -m benchmarks.gateway [--rate 100] [--calm-rate 10] [--seconds 8] [--rounds 3] [--json]
 
 A fake model server (:mod:`benchmarks.upstream`: 100 tokens, no delay) is asked bare, through the
 gateway with everything recorded on the embedded broker, and through LiteLLM, in turn; then
-feedback is given at 200 a second. Prompts have about 200 tokens, the model is the demo's. Requests
-are sent on a schedule whatever the answers do, and time counts from the schedule. What a proxy adds
-is the difference of the percentiles. LiteLLM needs ``uv`` and a package index; without them its
-figure is null.
+feedback is given at 200 a second. Requests are sent on a schedule whatever the answers do, and time
+counts from the schedule. What a proxy adds is the difference of the percentiles. All is done again
+at a calmer rate (``calm``), for a proxy that does not keep up is measured by its queue.
+
+Prompts have about 215 tokens by the demo's model: a system prompt of 110 that all share, as those
+of an application do, and a question of a hundred words or so drawn by chance, no two alike. The
+proxy that is measured has one core, everything else the others. LiteLLM needs ``uv`` and a package
+index; without them its figure is null.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import json
 import os
 from pathlib import Path
+import random
 import secrets
 import subprocess
 import sys
@@ -47,13 +52,25 @@ model_list:
   - model_name: {name}
     litellm_params: {{model: openai/{name}, api_base: "{url}/v1", api_key: none}}
 """
-WORDS = "the water runs down the channel and back into the river below the mill "
+SYSTEM = (
+    "You keep the books of a water mill and answer the questions of its customers. Be brief and "
+    "friendly. Give weights in kilograms and prices in full, say which day you mean, and never "
+    "promise flour that has not been milled yet. If the river is low, say that the wheel may stand "
+    "still for some days and offer to write again once it turns. When you do not know something, "
+    "say so and name the person to ask. Do not speak of other customers or of what they pay."
+)
+WORDS = (
+    "the water runs down a channel and back into our river below that old mill when could you "
+    "grind ten more sacks of rye or spelt for bread which we want before Sunday please tell me "
+    "what it costs because last month stone turned slowly"
+).split()
 
 
 def chat(number: int) -> dict[str, Any]:
-    """About 200 tokens."""
-    text = f"{number}: {WORDS * 13}"
-    return {"model": model.NAME, "messages": [{"role": "user", "content": text}], "max_tokens": 100}
+    """About 200 tokens: a system prompt as all have it, and as much of the customer's own."""
+    question = f"{number}: {' '.join(random.Random(number).choices(WORDS, k=90))}?"
+    messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": question}]
+    return {"model": model.NAME, "messages": messages, "max_tokens": 100}
 
 
 def thumb(number: int) -> dict[str, Any]:
@@ -66,6 +83,10 @@ class Servers:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        *others, own = sorted(os.sched_getaffinity(0))
+        self._own = {own}
+        # For this process, and for what it starts unless said otherwise.
+        os.sched_setaffinity(0, others or self._own)
         self._children: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> Servers:
@@ -80,8 +101,16 @@ class Servers:
             except subprocess.TimeoutExpired:
                 child.kill()
 
-    def start(self, name: str, command: Sequence[str], **environment: str) -> Callable[[], bool]:
-        """Start a process. Gives what tells whether it lives."""
+    def start(
+        self, name: str, command: Sequence[str], *, proxy: bool = False, **environment: str
+    ) -> Callable[[], bool]:
+        """Start a process, a proxy on its own core. Gives what tells whether it lives."""
+
+        def place() -> None:
+            processes.die_with_parent()
+            if proxy:
+                os.sched_setaffinity(0, self._own)
+
         with (self._folder / f"{name}.log").open("wb") as output:
             child = subprocess.Popen(
                 command,
@@ -90,7 +119,7 @@ class Servers:
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
-                preexec_fn=processes.die_with_parent,
+                preexec_fn=place,
             )
         self._children.append(child)
         return lambda: child.poll() is None
@@ -122,7 +151,9 @@ class Servers:
             f'model_dir = "{model.prepare(CACHE_DIR, say)}"\n'
         )
         command = [sys.executable, "-m", "services.gateway", "--settings", str(settings)]
-        return ready(f"http://127.0.0.1:{port}", "/readyz", self.start("gateway", command))
+        return ready(
+            f"http://127.0.0.1:{port}", "/readyz", self.start("gateway", command, proxy=True)
+        )
 
     def litellm(self, upstream: str) -> str | None:
         """None where it cannot be had."""
@@ -134,6 +165,7 @@ class Servers:
             alive = self.start(
                 "litellm",
                 [*LITELLM, "--config", str(config), "--port", str(port), "--telemetry", "False"],
+                proxy=True,
                 LITELLM_LOCAL_MODEL_COST_MAP="True",
                 LITELLM_MASTER_KEY=KEY,
             )
@@ -165,6 +197,7 @@ def say(text: str) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="benchmarks.gateway", description=__doc__.splitlines()[0])
     parser.add_argument("--rate", type=float, default=100.0, help="chat requests a second")
+    parser.add_argument("--calm-rate", type=float, default=10.0, help="the same, once more")
     parser.add_argument("--seconds", type=float, default=8.0, help="a round of one of them")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--without-litellm", action="store_true")
@@ -175,31 +208,50 @@ def main() -> int:
         gateway = servers.gateway(upstream)
         litellm = None if given.without_litellm else servers.litellm(upstream)
         urls = {"direct": upstream, "tailrace": gateway, "litellm": litellm}
-        loads = {
-            name: Load(url, "/v1/chat/completions", chat, KEY)
-            for name, url in urls.items()
-            if url is not None
+        chats = {
+            rate: {
+                name: Load(url, "/v1/chat/completions", chat, KEY)
+                for name, url in urls.items()
+                if url is not None
+            }
+            for rate in (given.calm_rate, given.rate)
         }
-        for _ in range(given.rounds):
-            for load in loads.values():
-                asyncio.run(load.run(given.rate, given.seconds))
-        loads["feedback"] = Load(gateway, "/v1/feedback", thumb, KEY)
-        asyncio.run(loads["feedback"].run(FEEDBACK_RATE, given.seconds))
-    found = {name: load.times() for name, load in loads.items()}
+        for rate, loads in chats.items():
+            for _ in range(given.rounds):
+                for load in loads.values():
+                    asyncio.run(load.run(rate, given.seconds))
+        feedback = Load(gateway, "/v1/feedback", thumb, KEY)
+        asyncio.run(feedback.run(FEEDBACK_RATE, given.seconds))
+    found = {
+        rate: {name: load.times() for name, load in loads.items()} for rate, loads in chats.items()
+    }
     if not given.json:
-        for name, times in found.items():
-            added = Times(*(a - b for a, b in zip(times, found["direct"], strict=True)))
-            print(f"{name:9} p50 {times.p50_ms:7.2f} ms  p99 {times.p99_ms:7.2f} ms", end="")
-            more = f"  adds {added.p50_ms:.2f} and {added.p99_ms:.2f} ms"
-            print(more if name in ("tailrace", "litellm") else "")
-    result: dict[str, Any] = {"rate": given.rate}
-    for name in ("direct", "tailrace", "litellm", "feedback"):
-        result[name] = found[name]._asdict() if name in found else None
+        for rate, times in found.items():
+            show(rate, times)
+        show(FEEDBACK_RATE, {"feedback": feedback.times()})
+    result = section(given.rate, found[given.rate])
+    result["feedback"] = feedback.times()._asdict()
+    result["calm"] = section(given.calm_rate, found[given.calm_rate])
     print(json.dumps(result))
-    wrong = {name: load.wrong[:3] for name, load in loads.items() if load.wrong}
+    every = [*(load for loads in chats.values() for load in loads.values()), feedback]
+    wrong = [load.wrong[:3] for load in every if load.wrong]
     if wrong:
         say(f"wrong answers: {wrong}")
     return 1 if wrong else 0
+
+
+def show(rate: float, found: Mapping[str, Times]) -> None:
+    for name, times in found.items():
+        line = f"{rate:5.0f}/s {name:9} p50 {times.p50_ms:8.2f} ms  p99 {times.p99_ms:8.2f} ms"
+        if name in ("tailrace", "litellm"):
+            added = Times(*(a - b for a, b in zip(times, found["direct"], strict=True)))
+            line += f"  adds {added.p50_ms:.2f} and {added.p99_ms:.2f} ms"
+        print(line)
+
+
+def section(rate: float, found: Mapping[str, Times]) -> dict[str, Any]:
+    names = ("direct", "tailrace", "litellm")
+    return {"rate": rate} | {n: found[n]._asdict() if n in found else None for n in names}
 
 
 if __name__ == "__main__":
