@@ -1,8 +1,8 @@
 """The loop, closed, on real parts: Kafka, Redis, Faust, vLLM, torch and SmolLM2.
 
-One system is started by the local runner. Answers are asked for, judged and trained on; the weights
-that come of it arrive over Kafka, and the same question gets another answer. Then all is accounted
-for.
+One system is started by the local runner. Answers are asked for, judged by users and by a grader,
+and trained on; the weights that come of it arrive over Kafka, and the same question gets another
+answer. Then all is accounted for.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ import pytest
 
 from services.local.runner import Runner
 from services.local.settings import Settings
-from tailrace import audit, topics
+import tailrace
+from tailrace import audit, ids, topics
 from tailrace.client import Client
-from tailrace.events import Command
+from tailrace.events import Command, Trajectory
 from tailrace.log.kafka import KafkaLog
 from tailrace.stream import Writer
 from tailrace.wire import Wire
@@ -36,7 +37,18 @@ clip = [-1.0, 1.0]
 [metrics.thumbs]
 true = 1.0
 false = -1.0
-final = true
+[metrics.brief]
+weight = 0.1
+"""
+GRADERS = """
+[functions.brief]
+file = "{file}"
+function = "reward"
+metric = "brief"
+"""
+BRIEF = """
+def reward(completions, **columns):
+    return [1 / (1 + len(said[0]["content"])) for said in completions]
 """
 PATIENCE_S = 180.0
 
@@ -46,11 +58,16 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
     folder = tmp_path_factory.mktemp("loop")
     spec = folder / "reward.toml"
     spec.write_text(SPEC)
+    graders, brief = folder / "graders.toml", folder / "brief.py"
+    brief.write_text(BRIEF)
+    graders.write_text(GRADERS.format(file=brief))
+    services = ("engine", "gateway", "rewards", "graders", "drift", "trainer")
     runner = Runner(
-        Settings(state_dir=folder / "state"),
+        Settings(state_dir=folder / "state", services=services),
         on_event=print,
         user={
             "rewards": {"spec": str(spec)},
+            "graders": {"spec": str(graders)},
             # A rate that no one would train with: one step has to be seen in a greedy answer.
             "trainer": {"lr": 3e-4, "batch_answers": 8, "min_answers": 4, "batch_wait_s": 2.0},
         },
@@ -149,5 +166,18 @@ def test_an_answer_becomes_a_better_answer_and_all_is_accounted_for(
 
     report = _until("a settled account", settled)
     assert report.ok, audit.in_words(report)
-    assert sum(report.feedback.outcomes.values()) == len(said)
     assert report.trajectories.outcomes["trained"] >= 8
+
+    # Each answer that a user judged was judged by the grader too, and both made its reward.
+    newest: dict[str, Trajectory] = {}
+    for _, one in tailrace.read("trajectories", log=kafka):
+        assert isinstance(one, Trajectory)
+        newest[one.interaction_id] = one
+    for feedback_id in said:
+        one = newest[ids.subject_of(feedback_id)]
+        terms = {term.name: term.value for term in one.components}
+        assert terms["thumbs"] in (1.0, -1.0)
+        assert terms["brief"] is not None and 0 < terms["brief"] <= 1, terms
+    graded = sum(one.source == "grader" for _, one in tailrace.read("feedback", log=kafka))
+    assert graded >= len(said)
+    assert sum(report.feedback.outcomes.values()) == len(said) + graded
