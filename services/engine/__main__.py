@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 from services.engine.settings import Settings
 from services.engine.vllm import Vllm, core_numbers
 from tailrace import process
-from tailrace.errors import LogError
+from tailrace.errors import LogError, SettingsError
+from tailrace.weights.trust import Trust
 
 if TYPE_CHECKING:
     from services.engine.server import Server
@@ -41,6 +42,10 @@ def main(argv: list[str] | None = None, step: Callable[[str], None] = lambda poi
         core_numbers(settings.cores or "0")
     except ValueError as error:
         return _wrong(f"engine.cores: {error}")
+    try:
+        Trust(settings.trusted_keys)  # now, not when vLLM has come up
+    except SettingsError as error:
+        return _wrong(f"trusted_keys: {error}")
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it reports every request as news
     stop = process.stopping()
 
@@ -72,7 +77,7 @@ def main(argv: list[str] | None = None, step: Callable[[str], None] = lambda poi
     server.check()  # vLLM takes half a minute: it starts while the folder is read
 
     try:
-        store = _version_0(settings.model_folder)
+        store = _version_0(settings.model_folder, settings.journal_mib * 1024 * 1024)
     except (OSError, ValueError) as error:
         server.stop()
         return _wrong(f"engine.model_folder: {error}")
@@ -104,7 +109,13 @@ def main(argv: list[str] | None = None, step: Callable[[str], None] = lambda poi
     )
     engine = Engine(
         store=store,
-        subscriber=Subscriber(log, wire, model=settings.model, prefix=settings.prefix),
+        subscriber=Subscriber(
+            log,
+            wire,
+            model=settings.model,
+            prefix=settings.prefix,
+            trust=settings.trusted_keys,
+        ),
         releases=Releases(log, wire, model=settings.model, prefix=settings.prefix),
         server=server,
         admin=admin,
@@ -145,13 +156,14 @@ def _wire(registry: str | None, server: Server, stop: threading.Event) -> Wire |
     return None
 
 
-def _version_0(model_folder: Path) -> Store:
+def _version_0(model_folder: Path, journal_bytes: int) -> Store:
     from tailrace.weights import folder
     from tailrace.weights.store import Store
     from tailrace.weights.tensors import digest
 
     tensors = folder.read(model_folder)
-    return Store(tensors, 0, digest(tensors), folder.read_files(model_folder))
+    files = folder.read_files(model_folder)
+    return Store(tensors, 0, digest(tensors), files, journal_bytes=journal_bytes)
 
 
 def _wrong(message: str) -> int:

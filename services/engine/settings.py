@@ -38,6 +38,9 @@ class Settings(Common, frozen=True, kw_only=True):
     """How long a vLLM that did not answer may take until it is given up."""
     start_s: float = 300.0
     """How long vLLM may take until it is healthy."""
+    journal_mib: int = 256
+    """Memory for undoing the last updates: as far as it reaches, stepping back needs no
+    download."""
     canary_s: float = 20.0
     """Time-out of scoring a manifest's canary."""
     canary_tolerance: float = 0.3

@@ -36,6 +36,7 @@ from tailrace.log.base import Log
 from tailrace.stream import Decoder, read_all
 from tailrace.topics import named
 from tailrace.weights.lineage import label_only
+from tailrace.weights.publisher import Publisher
 from tailrace.weights.store import Store
 from tailrace.weights.subscriber import Subscriber
 from tailrace.weights.tensors import Tensors, digest
@@ -239,6 +240,19 @@ class Ledger:
             return dict(store.tensors)
         finally:
             subscriber.close()
+
+
+def open_publisher(log: Log, wire: Wire, settings: Settings) -> Publisher:
+    """The publisher that the settings ask for. Raises SettingsError, LogError."""
+    return Publisher(
+        log,
+        wire,
+        model=settings.model,
+        prefix=settings.prefix,
+        keyframe_store=settings.keyframe_store,
+        signing_key=settings.signing_key,
+        trust=settings.trusted_keys,
+    )
 
 
 def _objective(step: Step) -> str:

@@ -75,6 +75,12 @@ class Settings(Common, frozen=True, kw_only=True):
     """Optimizer steps of one version."""
     keyframe_versions: Positive = 50
     """A whole model instead of a delta every so many versions."""
+    keyframe_store: str | None = None
+    """Where keyframes go instead of the log: ``file:///...``, ``s3://...`` or any other url of
+    fsspec; a folder for this system alone, in which old ones are deleted. Whoever reads updates
+    must reach it."""
+    signing_key: Path | None = None
+    """File of a private key (``tailrace keys new``) that signs every version."""
     account_s: PositiveFloat = 60.0
     """Decisions that waited this long are published even when nothing was trained."""
     checkpoint_versions: Positive = 20

@@ -29,7 +29,7 @@ from services.trainer.canary import CanaryLine
 from services.trainer.checkpoint import Checkpoints, Crash, Meta
 from services.trainer.intake import Intake
 from services.trainer.learner import Learner, NonFinite
-from services.trainer.ledger import Ledger, Recovery
+from services.trainer.ledger import Ledger, Recovery, open_publisher
 from services.trainer.policy import Policy
 from services.trainer.reader import Reader, count
 from services.trainer.records import alarm_of, manifest_of, receipt_of, step_of
@@ -42,7 +42,6 @@ from tailrace.stream import Writer, publish_schemas
 from tailrace.topics import named
 from tailrace.weights import codec, folder
 from tailrace.weights.lineage import label_only
-from tailrace.weights.publisher import Publisher
 from tailrace.weights.tensors import Tensors, digest, digest_files
 from tailrace.wire import Wire
 
@@ -70,7 +69,7 @@ class Trainer:
         self._settings, self._model_dir = settings, settings.model_dir
         self._clock, self._wall_ms, self._crash = clock, wall_ms, crash
         publish_schemas(log, prefix=settings.prefix)
-        self._publisher = Publisher(log, wire, model=settings.model, prefix=settings.prefix)
+        self._publisher = open_publisher(log, wire, settings)
         self._writer = Writer(log.producer(), wire, prefix=settings.prefix, source="trainer")
         try:
             self._policy = Policy(self._model_dir, device=settings.device)

@@ -42,9 +42,12 @@ SERVICES = (
 )
 
 
-PATHS = ("state_dir", "cache_dir", "model_dir", "model_folder", "shared_dir", "spec")
-"""Keys whose values are paths, in every table: the local runner writes a settings file elsewhere,
-and knows no service's own settings."""
+PATHS = (
+    *("state_dir", "cache_dir", "model_dir", "model_folder", "shared_dir", "spec"),
+    *("signing_key", "trusted_keys"),
+)
+"""Keys whose values are paths or arrays of them, in every table: the local runner writes a
+settings file elsewhere, and knows no service's own settings."""
 
 
 class Common(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -64,6 +67,9 @@ class Common(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     state_dir: Path = Path(".tailrace")
     """Where a process keeps what must survive it; each service uses its own sub-folder. Like every
     path in a settings file it begins at that file's folder when it is relative."""
+    trusted_keys: tuple[Path, ...] = ()
+    """Files of public keys (``tailrace keys new``): whoever reads model updates then takes only
+    those that one of them signed. Several while a key is being replaced; none: any update."""
     metrics_port: int | None = None
     """Port on loopback for /metrics, /healthz and /readyz of services without HTTP of their own.
     None: off."""
@@ -150,6 +156,8 @@ def anchored(document: Mapping[str, Any], folder: Path) -> dict[str, Any]:
             made[key] = anchored(value, folder)
         elif isinstance(value, str) and key in PATHS:
             made[key] = str(folder / Path(value).expanduser())
+        elif isinstance(value, list) and key in PATHS:
+            made[key] = [anchored({key: each}, folder)[key] for each in value]
         else:
             made[key] = value
     return made

@@ -127,6 +127,8 @@ def test_a_relative_path_begins_at_its_files_folder_or_where_the_process_is(tmp_
     monkeypatch.chdir(elsewhere)
     assert load(tmp_path, 'state_dir = "x"\n').state_dir == tmp_path / "x"
     assert load(tmp_path, '[gateway]\nstate_dir = "../y"\n').state_dir == tmp_path / "../y"
+    keys = load(tmp_path, 'trusted_keys = ["k.pub", "/z/k.pub", "~/k.pub"]\n').trusted_keys
+    assert keys == (tmp_path / "k.pub", Path("/z/k.pub"), Path.home() / "k.pub")
     assert load(tmp_path, 'state_dir = "/z"\n').state_dir == Path("/z")
     got = load(tmp_path, 'state_dir = "x"\n', TAILRACE_STATE_DIR="y")
     assert got.state_dir.absolute() == elsewhere / "y"
