@@ -46,7 +46,7 @@ def test_a_version_with_its_account(channel: Channel, small_chunks: int) -> None
     publisher = channel.publisher()
     assert publisher.head() is None
     base = channel.keyframe(publisher, 0, model())
-    assert (base.kind, base.codec, base.keyframe_version) == ("keyframe", "gaps-1", 0)
+    assert (base.kind, base.codec, base.keyframe_version) == ("keyframe", "classes-1", 0)
     stream = codec.encode_delta(model(), trained(model(), 1))
     receipts = [_receipt(number) for number in range(20)]
     manifest = channel.manifest(1, trained(model(), 1), base)

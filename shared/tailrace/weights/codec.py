@@ -1,50 +1,54 @@
-"""The byte stream of an update, ``gaps-1``: what changed, in steps of the bf16 integers.
+"""The byte stream of an update, ``classes-1``: what changed, in steps of the weights' integers.
 
-    16 bytes   b"tailrace-gaps-1\\n"
+    19 bytes   b"tailrace-classes-1\\n"
      4 + 4     little-endian: bytes of the table, compressed and not
     table      zstd of the JSON of :class:`Table`: every frame's length and what tensors it holds
     frames     zstd each, one behind the other, independent of each other
 
-A frame holds parts: whole tensors, or rows of a large one, at most ``FRAME_WEIGHTS`` in all. A part
-is
-
-- ``gaps``: changed weights only. Their positions as gaps (weights skipped since the last change),
-  one byte each, where 255 says "255 skipped and still none"; their steps ``new - base``, wrapping
-  in 16 bits, zigzagged less one, one byte each, where 255 says "wide": the next of the uint16s
-  behind.
-- ``dense``: the steps of all weights, zigzagged, low bytes then high bytes.
-- ``plain``: the bits themselves, first bytes of all elements, then second bytes, and so on.
-
-The payload of a frame is all its parts' gaps, then all steps, then all wides (``dense`` and
-``plain`` are in the first). 16-bit floats of the same name and shape go as gaps or dense;
-everything else that differs is plain; what is not named is unchanged. A keyframe is a stream onto
-nothing, all plain, with the config and tokenizer files in frames of their own behind.
+A weight's exponent, which both sides know from the base, predicts whether and how far it moves: a
+step of one size is many units of a small weight and none of a large one. So a change is told by the
+rank of the weight among those of its exponent, and what is told of one exponent lies together
+(:mod:`.classes`). A frame holds whole tensors, or rows of a large one, of one dtype; a tensor that
+is new, or so different that steps cost more than bits, goes ``plain`` (:mod:`.frames`). What is not
+named is unchanged. A keyframe is a stream onto nothing, all plain, with the config and tokenizer
+files in frames of their own behind.
 
 :func:`encode_delta` and :func:`apply_delta` are exact on every bit pattern. The trainer encodes,
-the store applies; who applies checks digests (:mod:`tailrace.weights.store`). :mod:`.table` is the
-head of the stream, :mod:`.parts` codes a single part.
+the store applies; who applies checks digests (:mod:`tailrace.weights.store`). ``threads`` code a
+frame each; beside the models and the stream, that is all the memory. docs/weights.md describes the
+format for others.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 import io
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import zstandard
 
 from tailrace.errors import UpdateRefused
-from tailrace.weights import parts
-from tailrace.weights.table import Frame, Part, Table, check, elements, expand, head, open_stream
+from tailrace.weights import frames
+from tailrace.weights.frames import Packed
+from tailrace.weights.table import (
+    FRAME_WEIGHTS,
+    Frame,
+    Part,
+    Table,
+    check,
+    check_base,
+    elements,
+    expand,
+    head,
+    open_stream,
+)
 from tailrace.weights.tensors import Bits, Tensor, Tensors, bits_dtype
 
-FRAME_WEIGHTS = 4 * 1024 * 1024
-"""Most elements of one frame: what is in memory beside the model while coding."""
-
-_DELTA_LEVEL = 3
-_KEYFRAME_LEVEL = 1
+_T = TypeVar("_T")
+_R = TypeVar("_R")
 
 
 class Applied(NamedTuple):
@@ -55,155 +59,177 @@ class Applied(NamedTuple):
     """A delta stream that makes the base of ``tensors``, if it was asked for."""
 
 
-def encode_delta(base: Mapping[str, Tensor], new: Mapping[str, Tensor]) -> bytes:
+def encode_delta(
+    base: Mapping[str, Tensor],
+    new: Mapping[str, Tensor],
+    *,
+    threads: int = 1,
+    frame_weights: int = FRAME_WEIGHTS,
+) -> bytes:
     """The stream that makes ``new`` of exactly ``base``.
 
-    Needs, beside both models, the stream and one frame.
+    Frames hold at most ``frame_weights`` elements, at most FRAME_WEIGHTS: smaller ones take less
+    memory and a few percent more bytes.
     """
+    assert 0 < frame_weights <= FRAME_WEIGHTS
     removed = sorted(base.keys() - new.keys())
-    return _encode("delta", base, new, removed, {}, _DELTA_LEVEL)
+    return _join("delta", _encoded(base, new, threads, frame_weights), removed, {})
 
 
-def encode_keyframe(tensors: Mapping[str, Tensor], files: Mapping[str, bytes]) -> bytes:
+def encode_keyframe(
+    tensors: Mapping[str, Tensor],
+    files: Mapping[str, bytes],
+    *,
+    threads: int = 1,
+    frame_weights: int = FRAME_WEIGHTS,
+) -> bytes:
     """The stream that needs no base: all tensors, and the config and tokenizer files."""
-    return _encode("keyframe", {}, tensors, [], files, _KEYFRAME_LEVEL)
+    assert 0 < frame_weights <= FRAME_WEIGHTS
+    return _join("keyframe", _encoded({}, tensors, threads, frame_weights), [], files)
 
 
 def apply_delta(
-    stream: bytes | memoryview, base: Mapping[str, Tensor], *, with_undo: bool = False
+    stream: bytes | memoryview,
+    base: Mapping[str, Tensor],
+    *,
+    with_undo: bool = False,
+    names: Collection[str] | None = None,
+    threads: int = 1,
 ) -> Applied:
     """The new model: unchanged tensors are shared with ``base``, which stays as it is.
 
-    Raises UpdateRefused (``corrupt``, ``truncated``, ``base``) for a stream that is none or does
-    not fit. The result is the right one only if ``base`` was: compare digests.
+    ``names``: only these tensors (a shard; names that the new model lacks are passed over). Frames
+    without them are not read, and ``base`` needs only what :func:`needed` says. A shard has no
+    undo.
+
+    Raises UpdateRefused (``corrupt``, ``truncated``, ``codec``, ``base``) for a stream that is none
+    or does not fit. The result is the right one only if ``base`` was: compare digests.
     """
-    table, frames = open_stream(stream)
-    if table.kind != "delta":
-        raise UpdateRefused("corrupt", f"a {table.kind}, not a delta")
-    tensors = _apply(table, frames, base)
-    for name in table.removed:
-        if tensors.pop(name, None) is None:
-            raise UpdateRefused("base", f"removed tensor {name!r} is not there")
-    return Applied(tensors, encode_delta(tensors, base) if with_undo else None)
+    assert not (with_undo and names is not None), "a shard has no undo"
+    table, packed = _open(stream, "delta")
+    changed, undone = _decoded(table, packed, base, names, with_undo, threads)
+    kept = base if names is None else {name: base[name] for name in names if name in base}
+    gone = {*table.removed}
+    tensors = {name: tensor for name, tensor in kept.items() if name not in gone} | changed
+    if not with_undo:
+        return Applied(tensors, None)
+    plain = {part.name for frame in table.frames if frame.form == "plain" for part in frame.parts}
+    lost = {name: tensor for name, tensor in base.items() if name in plain or name in gone}
+    undo = [*undone, *_encoded({}, lost, threads, FRAME_WEIGHTS)]
+    return Applied(tensors, _join("delta", undo, sorted(tensors.keys() - base.keys()), {}))
 
 
-def decode_keyframe(stream: bytes | memoryview) -> tuple[Tensors, dict[str, bytes]]:
-    """The tensors and files of a keyframe. Raises UpdateRefused as :func:`apply_delta`."""
-    table, frames = open_stream(stream)
-    if table.kind != "keyframe":
-        raise UpdateRefused("corrupt", f"a {table.kind}, not a keyframe")
-    tensors = _apply(table, frames, {})
+def needed(stream: bytes | memoryview, names: Collection[str]) -> set[str]:
+    """Which tensors of the base :func:`apply_delta` needs to make these."""
+    table, _ = _open(stream, "delta")
+    return {*names} | {
+        part.name
+        for frame in table.frames
+        if frame.form == "classes" and _has(frame, names)
+        for part in frame.parts
+    }
+
+
+def decode_keyframe(
+    stream: bytes | memoryview, *, names: Collection[str] | None = None, threads: int = 1
+) -> tuple[Tensors, dict[str, bytes]]:
+    """The tensors (those of ``names``) and files of a keyframe. Raises UpdateRefused as
+    :func:`apply_delta`."""
+    table, packed = _open(stream, "keyframe")
+    if any(frame.form != "plain" for frame in table.frames) or table.removed:
+        raise UpdateRefused("corrupt", "a keyframe of something else")
+    tensors, _ = _decoded(table, packed, {}, names, False, threads)
     files = {}
-    for (name, _, file_bytes), packed in zip(table.files, frames, strict=True):
+    for (name, _, file_bytes), content in zip(
+        table.files, packed[len(table.frames) :], strict=True
+    ):
         if not name or "/" in name or "\\" in name or name in (".", "..") or "\0" in name:
             raise UpdateRefused("corrupt", f"file name {name!r}")
-        files[name] = bytes(expand(packed, file_bytes))
+        files[name] = bytes(expand(content, file_bytes))
     return tensors, files
 
 
-def _encode(
-    kind: str,
-    base: Mapping[str, Tensor],
-    new: Mapping[str, Tensor],
-    removed: list[str],
-    files: Mapping[str, bytes],
-    level: int,
+def _open(stream: bytes | memoryview, kind: str) -> tuple[Table, list[memoryview]]:
+    table, packed = open_stream(stream)
+    if table.kind != kind:
+        raise UpdateRefused("corrupt", f"a {table.kind}, not a {kind}")
+    return table, packed
+
+
+def _encoded(
+    base: Mapping[str, Tensor], new: Mapping[str, Tensor], threads: int, frame_weights: int
+) -> list[Packed]:
+    drafts = frames.plan(base, new, frame_weights)
+    return list(_each(lambda draft: frames.encode(draft, base, new), drafts, threads))
+
+
+def _join(
+    kind: str, packed: Iterable[Packed], removed: list[str], files: Mapping[str, bytes]
 ) -> bytes:
-    press = zstandard.ZstdCompressor(level=level)
-    packed: deque[bytes] = deque()
-    frames: list[Frame] = []
-    for pieces in _groups(base, new):
-        frame_parts: list[Part] = []
-        regions: tuple[list[bytes], list[bytes], list[bytes]] = ([], [], [])
-        for name, start, count in pieces:
-            tensor = new[name]
-            bits = tensor.bits[start : start + count]
-            old = base.get(name)
-            if old is not None and parts.steppable(old, tensor):
-                form, sections = parts.step(old.bits[start : start + count], bits)
-            else:
-                form, sections = "plain", (parts.planes(bits), b"", b"")
-            if count and form == "gaps" and not sections[0]:
-                continue
-            sizes = (len(sections[0]), len(sections[1]), len(sections[2]))
-            for region, section in zip(regions, sections, strict=True):
-                region.append(section)
-            frame_parts.append(Part(name, tensor.dtype, tensor.shape, start, count, form, sizes))
-        if not frame_parts:
-            continue
-        payload = b"".join(section for region in regions for section in region)
-        del regions
-        packed.append(press.compress(payload))
-        frames.append(Frame(len(packed[-1]), len(payload), frame_parts))
-    entries = []
+    entries: list[Frame] = []
+    contents: deque[bytes] = deque()
+    for frame in packed:
+        entries.append(frame.entry)
+        contents.append(frame.content)
+    press = zstandard.ZstdCompressor(level=1)
+    listed = []
     for name in sorted(files):
-        packed.append(press.compress(files[name]))
-        entries.append((name, len(packed[-1]), len(files[name])))
+        contents.append(press.compress(files[name]))
+        listed.append((name, len(contents[-1]), len(files[name])))
     out = io.BytesIO()
-    out.write(head(Table(kind, frames, removed, entries)))
-    while packed:  # gives each frame's memory back as it goes: one copy of the stream, not two
-        out.write(packed.popleft())
+    out.write(head(Table(kind, entries, removed, listed)))
+    del packed
+    while contents:  # gives each frame's memory back as it goes: one copy of the stream, not two
+        out.write(contents.popleft())
     return out.getvalue()
 
 
-def _groups(
-    base: Mapping[str, Tensor], new: Mapping[str, Tensor]
-) -> Iterator[list[tuple[str, int, int]]]:
-    """(name, start, count) of all tensors that may differ, in groups of at most FRAME_WEIGHTS."""
-    group: list[tuple[str, int, int]] = []
-    room = FRAME_WEIGHTS
-    for name, tensor in new.items():
-        old = base.get(name)
-        if old is tensor or (old is not None and parts.equal_plain(old, tensor)):
-            continue
-        for start, count in _pieces(tensor):
-            if count > room and group:
-                yield group
-                group, room = [], FRAME_WEIGHTS
-            group.append((name, start, count))
-            room -= count
-    if group:
-        yield group
+def _decoded(
+    table: Table,
+    packed: list[memoryview],
+    base: Mapping[str, Tensor],
+    names: Collection[str] | None,
+    with_undo: bool,
+    threads: int,
+) -> tuple[Tensors, list[Packed]]:
+    """The tensors that a stream names (of ``names``), and the frames that undo its steps."""
+    found = check(table, packed)
+    work = [
+        (frame, content)
+        for frame, content in zip(table.frames, packed, strict=False)
+        if names is None or _has(frame, names)
+    ]
+    check_base(table, [frame for frame, _ in work], base, names)
+    kinds: dict[str, tuple[Frame, Part]] = {}
+    target: dict[str, Bits] = {}
+    for name, parts in found.items():
+        if names is None or name in names:
+            frame, part = kinds[name] = parts[0]
+            total = elements(frame.dtype, part.shape)
+            if sum(part.count for _, part in parts) == total:
+                target[name] = np.empty(total, bits_dtype(frame.dtype))
+            else:
+                target[name] = base[name].bits.copy()
+
+    def decode(item: tuple[Frame, memoryview]) -> Packed | None:
+        return frames.decode(*item, base, target, with_undo=with_undo)
+
+    undone = [undo for undo in _each(decode, work, threads) if undo is not None]
+    tensors = {
+        name: Tensor.of(frame.dtype, part.shape, target[name])
+        for name, (frame, part) in kinds.items()
+    }
+    return tensors, undone
 
 
-def _pieces(tensor: Tensor) -> Iterator[tuple[int, int]]:
-    """A tensor whole, or in runs of rows (of elements, where one row is too large) that fit a
-    frame."""
-    total = tensor.bits.size
-    row = max(1, total // tensor.shape[0]) if tensor.shape and tensor.shape[0] else 1
-    length = FRAME_WEIGHTS // row * row or FRAME_WEIGHTS
-    for start in range(0, max(total, 1), length):
-        yield start, min(length, total - start)
+def _has(frame: Frame, names: Collection[str]) -> bool:
+    return any(part.name in names for part in frame.parts)
 
 
-def _apply(table: Table, frames: Iterator[memoryview], base: Mapping[str, Tensor]) -> Tensors:
-    check(table, base)
-    changed: dict[str, Bits] = {}
-    for frame in table.frames:
-        payload = expand(next(frames), frame.payload_bytes)
-        at = [0, 0, 0]
-        at[1] = sum(part.sizes[0] for part in frame.parts)
-        at[2] = at[1] + sum(part.sizes[1] for part in frame.parts)
-        for part in frame.parts:
-            if part.name not in changed:
-                changed[part.name] = _target(part, base)
-            sections = []
-            for region, size in enumerate(part.sizes):
-                sections.append(payload[at[region] : at[region] + size])
-                at[region] += size
-            target = changed[part.name][part.start : part.start + part.count]
-            try:
-                parts.put(part.form, sections, target)
-            except ValueError as error:
-                raise UpdateRefused("corrupt", f"tensor {part.name!r}: {error}") from None
-    shapes = {part.name: part for frame in table.frames for part in frame.parts}
-    tensors = dict(base)
-    for name, bits in changed.items():
-        tensors[name] = Tensor.of(shapes[name].dtype, shapes[name].shape, bits)
-    return tensors
-
-
-def _target(part: Part, base: Mapping[str, Tensor]) -> Bits:
-    if part.form != "plain":
-        return base[part.name].bits.copy()
-    return np.empty(elements(part), bits_dtype(part.dtype))
+def _each(function: Callable[[_T], _R], items: Iterable[_T], threads: int) -> Iterator[_R]:
+    """The results in order; each thread has one item in work."""
+    if threads == 1:
+        yield from map(function, items)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        yield from pool.map(function, items)

@@ -9,6 +9,7 @@ did not change.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from hashlib import sha256
 import json
 from math import prod
@@ -54,7 +55,7 @@ def bits_dtype(dtype: str) -> np.dtype[Any]:
     raise ValueError(f"unknown dtype {dtype!r}")
 
 
-class Tensor(msgspec.Struct, frozen=True, eq=False):
+class Tensor(msgspec.Struct, frozen=True, eq=False, dict=True):
     """One tensor's bits. Build it with :meth:`of` where the bits come from outside."""
 
     dtype: str
@@ -75,6 +76,12 @@ class Tensor(msgspec.Struct, frozen=True, eq=False):
         flat = np.ascontiguousarray(bits).reshape(-1).view(kind)
         flat.flags.writeable = False
         return cls(dtype, tuple(shape), flat)
+
+    @cached_property
+    def sha256(self) -> str:
+        """SHA-256 of the little-endian bytes, in hex. Computed once, since versions share the
+        tensors that did not change."""
+        return sha256(self.bits.data).hexdigest()
 
     def numpy(self) -> npt.NDArray[Any]:
         """A read-only view in its shape, without a copy.
@@ -109,8 +116,7 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
     whole = sha256()
     for name in sorted(tensors, key=str.encode):
         tensor = tensors[name]
-        inner = sha256(tensor.bits.data).hexdigest()
-        whole.update(_line([name, tensor.dtype, list(tensor.shape), inner]))
+        whole.update(_line([name, tensor.dtype, list(tensor.shape), tensor.sha256]))
     return whole.hexdigest()
 
 
