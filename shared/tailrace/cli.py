@@ -15,6 +15,7 @@ import re
 import sys
 from typing import TYPE_CHECKING, Any
 
+from tailrace import keys
 from tailrace.errors import SettingsError, TailraceError
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ def main(argv: list[str] | None = None) -> int:
         parser().print_help()
         return 2
     try:
+        if arguments.command == "keys":  # files alone: no settings, no broker
+            return keys.run(arguments)
         common = settings(arguments, os.environ)
         from tailrace import commands
 
@@ -140,6 +143,7 @@ def parser() -> argparse.ArgumentParser:
     letters.add_argument("action", choices=("list", "replay"))
     letters.add_argument("--since", metavar="T", help="from here (the oldest record)")
     letters.add_argument("--reason", help="only those with this reason")
+    keys.add_parser(commands)
     return found
 
 

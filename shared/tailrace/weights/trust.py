@@ -13,6 +13,7 @@ first use.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+import errno
 from hashlib import sha256
 import os
 from pathlib import Path
@@ -81,7 +82,7 @@ def new_key(file: Path) -> str:
 
     public_file = file.with_name(file.name + ".pub")
     if public_file.exists():
-        raise FileExistsError(f"{public_file} is there already")
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(public_file))
     key = Ed25519PrivateKey.generate()
     text = key.private_bytes(
         serialization.Encoding.PEM,

@@ -1,0 +1,256 @@
+"""Signed manifests: who signs is followed, everybody else is as if he was not there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+import shutil
+import stat
+import subprocess
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed448 import Ed448PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+import msgspec
+import pytest
+
+from tailrace import topics
+from tailrace.cli import main
+from tailrace.errors import SettingsError, UpdateRefused
+from tailrace.events import Canary, Chunks, ModelUpdate, Range
+from tailrace.log.base import LogRecord
+from tailrace.stream import read_all
+from tailrace.topics import named
+from tailrace.updates import ModelUpdates
+from tailrace.weights.publisher import Publisher
+from tailrace.weights.store import Store
+from tailrace.weights.subscriber import MANIFESTS_SKIPPED, Subscriber
+from tailrace.weights.trust import KEY, SIGNATURE, Signer, Trust, new_key
+from tests.weights.conftest import MODEL, Channel
+from tests.weights.models import model, same, trained
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> list[Path]:
+    """Three private keys; beside each its public one."""
+    files = [tmp_path / f"key-{number}" for number in range(3)]
+    for file in files:
+        new_key(file)
+    return files
+
+
+def _public(*files: Path) -> list[Path]:
+    return [file.with_name(file.name + ".pub") for file in files]
+
+
+def _publisher(channel: Channel, key: Path | None, *trusted: Path) -> Publisher:
+    made = Publisher(
+        channel.log,
+        channel.wire,
+        model=MODEL,
+        prefix=channel.prefix,
+        signing_key=key,
+        trust=_public(*trusted),
+    )
+    channel._open.append(made)
+    return made
+
+
+def _follow(channel: Channel, *trusted: Path) -> Subscriber:
+    subscriber = Subscriber(
+        channel.log, channel.wire, model=MODEL, prefix=channel.prefix, trust=_public(*trusted)
+    )
+    channel._open.append(subscriber)
+    subscriber.catch_up()
+    return subscriber
+
+
+def _records(channel: Channel) -> list[LogRecord]:
+    return list(read_all(channel.log, named(topics.MODEL_UPDATES, channel.prefix)))
+
+
+def _skipped(reason: str) -> float:
+    return float(MANIFESTS_SKIPPED.labels(reason)._value.get())
+
+
+def test_a_signed_history_is_followed(channel: Channel, keys: list[Path]) -> None:
+    publisher = _publisher(channel, keys[0])
+    base = channel.keyframe(publisher, 0, model())
+    channel.delta(publisher, 1, trained(model(), 1), base)
+    for trusted in (keys[:1], keys, []):  # without a key nobody looks
+        store = Store.empty()
+        _follow(channel, *trusted).advance(store)
+        assert same(dict(store.tensors), dict(channel.versions[1]))
+    assert _follow(channel, keys[1]).lineage.updates == {}
+    record = _records(channel)[0]
+    assert len(record.headers[SIGNATURE]) == 64
+    assert record.headers[KEY] == Signer(keys[0]).id.encode()
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+def test_openssl_agrees(memory_channel: Channel, keys: list[Path], tmp_path: Path) -> None:
+    memory_channel.keyframe(_publisher(memory_channel, keys[0]), 0, model())
+    record = _records(memory_channel)[0]
+    (tmp_path / "value").write_bytes(record.value or b"")
+    (tmp_path / "signature").write_bytes(record.headers[SIGNATURE])
+    public = _public(keys[0])[0]
+    command = ["openssl", "pkeyutl", "-verify", "-pubin", "-rawin", "-inkey", str(public)]
+    command += ["-in", str(tmp_path / "value"), "-sigfile", str(tmp_path / "signature")]
+    subprocess.run(command, check=True, capture_output=True)
+
+
+def test_what_is_not_signed_is_as_if_it_was_not_there(channel: Channel, keys: list[Path]) -> None:
+    publisher = _publisher(channel, keys[0])
+    base = channel.keyframe(publisher, 0, model())
+    before = {reason: _skipped(reason) for reason in ("unsigned", "unknown_key", "signature")}
+    # Strangers who can write on the topic: a version of their own, under the next number.
+    forged = channel.manifest(1, model(66), base, kind="delta", chunks=Chunks(offsets=[0]))
+    value = channel.wire.encode(forged)
+    for headers in (
+        {},
+        Signer(keys[1]).headers(value),
+        Signer(keys[1]).headers(value) | {KEY: Signer(keys[0]).id.encode()},
+        Signer(keys[0]).headers(b"another"),
+        {SIGNATURE: Signer(keys[0]).headers(value)[SIGNATURE]},
+        {SIGNATURE: b"", KEY: Signer(keys[0]).id.encode()},
+        {SIGNATURE: b"short", KEY: Signer(keys[0]).id.encode()},
+        {SIGNATURE: bytes(64), KEY: b"\xff" * 16},
+    ):
+        producer = channel.log.producer()
+        where = named(topics.MODEL_UPDATES, channel.prefix)
+        producer.append(where, value, key=MODEL.encode(), headers=headers).result(10)
+        producer.close()
+    update = channel.delta(publisher, 1, trained(model(), 1), base)
+    subscriber, store = _follow(channel, keys[0]), Store.empty()
+    assert list(subscriber.lineage.updates.values()) == [base, update]
+    assert [u.version for u in subscriber.advance(store)] == [0, 1]
+    assert {reason: _skipped(reason) - count for reason, count in before.items()} == {
+        "unsigned": 2,
+        "unknown_key": 3,
+        "signature": 3,
+    }
+    # The next trainer goes on from what was signed, too.
+    again = _publisher(channel, keys[0])
+    assert (again.head(), again.version(1)) == (update, update)
+    assert channel.follow().lineage.updates[1] == forged  # who has no key is deceived
+
+
+def test_every_field_is_signed(memory_channel: Channel, keys: list[Path]) -> None:
+    channel, publisher = memory_channel, _publisher(memory_channel, keys[0])
+    base = channel.keyframe(publisher, 0, model())
+    update = channel.delta(publisher, 1, trained(model(), 1), base)
+    record = _records(channel)[-1]
+    trust = Trust(_public(keys[0]))
+    assert record.value is not None
+    trust.check(record.value, record.headers)
+    others = dict.fromkeys(ModelUpdate.__struct_fields__, None) | {
+        **dict.fromkeys(("model", "base_digest", "kind", "codec", "uri"), "another"),
+        **dict.fromkeys(("sha256", "digest", "config_digest"), "another"),
+        **dict.fromkeys(("version", "created_ms", "base_version", "bytes", "keyframe_version"), 7),
+        **dict.fromkeys(("first_step", "last_step", "first_feedback_ms", "last_feedback_ms"), 7),
+        "chunks": Chunks(offsets=[99]),
+        "ranges": [Range(partition=1, start=0, end=1)],
+        "figures": {"loss": 1.0},
+        "canary": Canary(prompt_tokens=b"1234"),
+    }
+    for name, other in others.items():
+        tampered = channel.wire.encode(msgspec.structs.replace(update, **{name: other}))
+        assert tampered != record.value, name
+        with pytest.raises(UpdateRefused, match="signature"):
+            trust.check(tampered, record.headers)
+    for at in range(len(record.value)):
+        flipped = record.value[:at] + bytes([record.value[at] ^ 1]) + record.value[at + 1 :]
+        with pytest.raises(UpdateRefused, match="signature"):
+            trust.check(flipped, record.headers)
+
+
+def test_a_key_is_replaced_without_a_pause(channel: Channel, keys: list[Path]) -> None:
+    old, new, _ = keys
+    publisher = _publisher(channel, old)
+    base = channel.keyframe(publisher, 0, model())
+    store, rotating = Store.empty(), _follow(channel, old, new)  # 1: readers know both
+    rotating.advance(store)
+    publisher = _publisher(channel, new)  # 2: the trainer signs with the new one
+    assert publisher.head() == base
+    update = channel.delta(publisher, 1, trained(model(), 1), base)
+    rotating.catch_up()
+    assert [u.version for u in rotating.advance(store)] == [1]
+    lone = _follow(channel, new)
+    assert list(lone.lineage.updates) == [1]
+    with pytest.raises(UpdateRefused, match="gap"):
+        lone.advance(Store.empty())  # too early: nothing whole was signed with it
+    lone.advance(Store(model(), None, str(base.digest)))  # but from the same weights it can
+    channel.keyframe(publisher, 2, channel.versions[1], update)  # 3: tailrace's keyframe order
+    channel.delta(publisher, 3, trained(model(), 3), publisher.head())  # type: ignore[arg-type]
+    store = Store.empty()
+    assert [u.version for u in _follow(channel, new).advance(store)] == [2, 3]  # 4: old one gone
+    assert _follow(channel, old).lineage.head == base  # who was forgotten stays behind
+
+
+def test_signing_may_begin_late(channel: Channel, keys: list[Path]) -> None:
+    base = channel.keyframe(_publisher(channel, None), 0, model())
+    publisher = _publisher(channel, keys[0])
+    assert publisher.head() == base  # history up to the first signed one
+    channel.keyframe(publisher, 1, model(), base)
+    assert _publisher(channel, keys[0]).version(0) == base
+    assert list(_follow(channel, keys[0]).lineage.updates) == [1]
+    store = Store(model(), 0, str(base.digest))
+    assert [u.version for u in _follow(channel, keys[0]).advance(store)] == [1]
+
+
+def test_model_updates_takes_trusted_ones_only(channel: Channel, keys: list[Path]) -> None:
+    publisher = _publisher(channel, keys[0])
+    channel.keyframe(publisher, 0, model())
+    trust = _public(keys[0])
+    with ModelUpdates(channel.log, MODEL, prefix=channel.prefix, trust=trust) as updates:
+        assert next(updates).version == 0
+        unsigned = channel.publisher()
+        channel.keyframe(unsigned, 1, model(1), unsigned.head())
+        assert updates.poll(0.3) is None
+        with pytest.raises(UpdateRefused, match="gap"):
+            updates.at(1)
+
+
+def test_key_files(tmp_path: Path, keys: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "k"
+    assert main(["keys", "new", str(file)]) == 0
+    made = capsys.readouterr().out.strip()
+    assert len(made) == 16 and made == Signer(file).id
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    for one in (file, *_public(file)):
+        assert main(["keys", "id", str(one)]) == 0
+        assert capsys.readouterr().out.strip() == made
+    before = file.read_bytes()
+    assert main(["keys", "new", str(file)]) == 1
+    (tmp_path / "k").unlink()
+    assert main(["keys", "new", str(file)]) == 1, "its public half is there"
+    assert not file.exists() and before
+    assert main(["keys", "new", str(tmp_path / "no" / "k")]) == 1
+    assert "exists" in capsys.readouterr().err
+    with pytest.raises(SettingsError, match="cannot sign"):
+        Signer(_public(keys[0])[0])
+
+
+@pytest.mark.parametrize("content", [None, b"", b"noise", b"-----BEGIN PRIVATE KEY-----\nxx\n"])
+def test_what_is_no_key_names_its_file(
+    tmp_path: Path, content: bytes | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "k"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(SettingsError, match=str(file)):
+        Trust([file])
+    assert main(["keys", "id", str(file)]) == 2
+    assert str(file) in capsys.readouterr().err
+
+
+def test_another_kind_of_key_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "ed448"
+    pem = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8)
+    key = Ed448PrivateKey.generate()
+    file.write_bytes(key.private_bytes(*pem, serialization.NoEncryption()))
+    with pytest.raises(SettingsError, match="not an Ed25519 key"):
+        Signer(file)
+    locked = Ed25519PrivateKey.generate()
+    file.write_bytes(locked.private_bytes(*pem, serialization.BestAvailableEncryption(b"word")))
+    with pytest.raises(SettingsError, match="without a password"):
+        Signer(file)
