@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 import uuid
 
-from hypothesis import Phase, given, settings, strategies as st
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
 import pytest
 
 from tests.faults.machine import Machine
