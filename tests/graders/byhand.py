@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+import time
 from typing import Any
 
 from services.graders.grader import Grader
@@ -10,6 +11,7 @@ from services.graders.item import Item, Verdict
 from services.graders.pairing import Pairing
 from services.graders.spec import Function
 from services.graders.worker import Answers
+from tailrace.log.base import Log
 from tailrace.log.memory import MemoryLog
 from tailrace.stream import Decoder, Writer
 from tests.graders.scene import NOW_MS, WIRE, Room
@@ -35,12 +37,14 @@ class ByHand:
 
 
 class Scene:
-    """A room, a clock and a grader that can be started again."""
+    """A room, a clock and a grader that can be started again. ``log``: another one, on which the
+    time is what it is."""
 
-    def __init__(self, **spec: Any) -> None:
-        self.now_ms = NOW_MS
-        self.log = MemoryLog(lambda: self.now_ms)
-        self.room = Room(self.log)
+    def __init__(self, log: Log | None = None, prefix: str = "", **spec: Any) -> None:
+        self.now_ms = NOW_MS if log is None else time.time_ns() // 1_000_000
+        self.log = log or MemoryLog(lambda: self.now_ms)
+        self.prefix = prefix
+        self.room = Room(self.log, prefix)
         self.spec = Function(file="x.py", function="reward", metric="polite", **spec)
         self.start()
 
@@ -59,13 +63,14 @@ class Scene:
             self.worker,
             answers,
             self.log,
-            Decoder(self.log, WIRE),
-            Writer(self.log.producer(), WIRE),
+            Decoder(self.log, WIRE, prefix=self.prefix),
+            Writer(self.log.producer(), WIRE, prefix=self.prefix),
+            prefix=self.prefix,
             pairing=pairing,
             clock_ms=lambda: self.now_ms,
             reached=reached,
         )
 
-    def step(self, rounds: int = 3) -> None:
+    def step(self, rounds: int = 3, timeout_s: float = 0.0) -> None:
         for _ in range(rounds):
-            self.grader.step(0.0)
+            self.grader.step(timeout_s)
