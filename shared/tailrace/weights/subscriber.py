@@ -30,6 +30,7 @@ from tailrace.weights import places
 from tailrace.weights.chunks import ChunkReader
 from tailrace.weights.lineage import Lineage, needed
 from tailrace.weights.store import Store
+from tailrace.weights.table import CODEC
 from tailrace.weights.trust import Trust
 from tailrace.wire import Wire
 
@@ -174,6 +175,8 @@ class Subscriber:
                 try:
                     stream = None
                     if store.needs(update):
+                        if update.codec not in (None, CODEC):
+                            raise UpdateRefused("codec", f"{update.codec!r:.40}, not {CODEC}")
                         stream = self.fetch(update, self._meter(way[-1], have_bytes, of_bytes))
                         have_bytes += len(stream)
                     store.apply(update, stream)
