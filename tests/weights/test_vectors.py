@@ -38,11 +38,13 @@ def test_what_is_made_is_what_is_shown(name: str) -> None:
 def test_every_case_is_in_the_forms_it_names() -> None:
     """A look at the numbers by hand: the second is worked out in this test."""
     payloads = _opened(bytes.fromhex(SHOWN[[*SHOWN][1]]["stream"]))[1]
-    # 1.0, 1.5, 1.25, 1.0, 1.75 are of class 127: the first three moved, by -1, 2 and -200, of which
-    # the zigzags less one are 0, 3 and 398. 0.5 is of class 126, rank 0 of 4, and moved by 3.
+    # 1.0, 1.5, 1.25, 1.0, 1.75 are of class 127: the first three moved, by -1, 2 and -300, of which
+    # the second is up, the second and third are above 1, and 0 and 298 when 2 are taken off.
+    # 0.5 is of class 126, the first of 4, and moved by 3.
     heads = [2, 126, 1, 1, 1, 127, 3, 3, 1]
     told = b"".join(number.to_bytes(4, "little") for number in heads)
-    assert payloads == [told + b"\x01" + b"\x05" + b"\x07" + b"\x00\x03\xff" + b"\x8e" + b"\x01"]
+    small = b"\x01" + b"\x01" + b"\x01" + b"\x01"
+    assert payloads == [told + small + b"\x07" + b"\x02" + b"\x06" + b"\x00\xff" + b"\x2a\x01"]
 
 
 def _opened(stream: bytes) -> tuple[list[object], list[bytes]]:

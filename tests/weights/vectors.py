@@ -48,7 +48,7 @@ def cases() -> dict[str, tuple[Tensors, Tensors]]:
         ),
         "steps with an escape, a weight that leaves its class": (
             two,
-            two | {"a": _moved(two["a"], {0: -1, 1: 3, 2: 2, 4: -200})},
+            two | {"a": _moved(two["a"], {0: -1, 1: 3, 2: 2, 4: -300})},
         ),
         "far gaps, two frames": (long, {"w": _moved(long["w"], {0: 1, 254: 1, 511: 1, 599: -1})}),
         "float16, float32 and bytes": (

@@ -1,16 +1,16 @@
 """The payload of a frame in the form ``classes``: :class:`Changes` to bytes and back. Pure numpy.
 
     u32            number of classes that follow
-    4 u32 each     class, changed weights, span, kind (0 gaps or 1 bitmap; 2 more: signs)
-    each class     positions, steps
+    4 u32 each     class, changed weights, span, kind (0 gaps or 1 bitmap; 2 more: all steps are 1)
+    each class     positions, signs, which steps are above 1, those steps
     u24 planes     gaps of 255 and more, of all classes
-    planes         wide steps, of all classes
+    planes         sizes of 255 and more, of all classes
 
 The span is the rank of the class's last changed weight, plus one. Positions are a gap each, or bits
-over the span, first in the lowest. Steps are signs where all are 1 or -1 (a bit each, 1 for 1),
-else ``z - 1`` each, z being the zigzag of the step (-1, 1, -2, 2 to 1, 2, 3, 4). Gaps and steps are
-bytes; 255 says that the value is the next of those behind. Planes are the first bytes of all
-values, then the second bytes, and so on.
+over the span, first in the lowest. Signs are a bit each, 1 for up; so is which steps are above 1,
+and those are told by their size less 2. Gaps and sizes are bytes; 255 says that the number is the
+next of those behind. Planes are the first bytes of all numbers, then the second bytes, and so on.
+zstd spends at least a bit on a byte, so what has less than that in it is told in bits.
 
 Sections come one by one, so that who compresses can end a block between them: each has statistics
 of its own. Called by :mod:`tailrace.weights.frames`.
@@ -29,14 +29,14 @@ from tailrace.weights.tensors import Bits
 
 _ESCAPE = 255
 _BITMAP = 1
-_SIGNS = 2
+_ONES = 2
 _U8 = np.dtype("u1")
 _U32 = np.dtype("<u4")
 
 
 def most_bytes(weights: int, item_bytes: int) -> int:
     """No payload of that many weights is longer."""
-    return 4 + 16 * 256 + weights * (1 + 3 + 1 + item_bytes)
+    return 4 + (16 + 3) * 256 + weights * (1 + 3 + 1 + 1 + item_bytes)
 
 
 def sections(changes: Changes) -> Iterator[bytes]:
@@ -59,12 +59,15 @@ def sections(changes: Changes) -> Iterator[bytes]:
             pieces.append(np.packbits(marks, bitorder="little").tobytes())
         else:
             pieces.append(_escaped(gaps, far))
-        up = steps == 1
-        if bool((up | (steps == np.iinfo(steps.dtype).max)).all()):
-            kind |= _SIGNS
-            pieces.append(np.packbits(up, bitorder="little").tobytes())
+        up = steps.view(np.dtype(f"i{steps.itemsize}")) > 0
+        sizes = np.where(up, steps, steps.dtype.type(0) - steps)
+        above = sizes > 1
+        pieces.append(np.packbits(up, bitorder="little").tobytes())
+        if above.any():
+            pieces.append(np.packbits(above, bitorder="little").tobytes())
+            pieces.append(_escaped(sizes[above] - steps.dtype.type(2), wide))
         else:
-            pieces.append(_escaped(_zigzag(steps) - steps.dtype.type(1), wide))
+            kind |= _ONES
         head[:] = number, gaps.size, span, kind
     yield np.uint32(numbers.size).astype(_U32).tobytes() + heads.tobytes()
     yield from pieces
@@ -90,7 +93,8 @@ def parse(payload: memoryview, kind: np.dtype[Any], weights: int, by: Rule) -> C
     counts = np.zeros(256, np.int64)
     counts[heads[:, 0]] = heads[:, 1]
     gaps = np.empty(total, np.uint32)
-    steps = np.empty(total, kind)
+    sizes = np.ones(total, kind)
+    up = np.empty(total, np.bool_)
     far: list[npt.NDArray[np.intp]] = []
     wide: list[npt.NDArray[np.intp]] = []
     end = 0
@@ -101,31 +105,25 @@ def parse(payload: memoryview, kind: np.dtype[Any], weights: int, by: Rule) -> C
         else:
             gaps[start:end] = reader.array(_U8, changed)
             far.append(np.flatnonzero(gaps[start:end] == _ESCAPE) + start)
-        if how & _SIGNS:
-            steps[start:end] = reader.bits(changed)
-            steps[start:end] *= kind.type(2)
-            steps[start:end] -= kind.type(1)  # 0 wraps to -1
-        else:
-            zigzag = reader.array(_U8, changed)
-            steps[start:end] = _unzigzag(zigzag.astype(kind) + kind.type(1))
-            if kind.itemsize > 1:
-                wide.append(np.flatnonzero(zigzag == _ESCAPE) + start)
-            elif (zigzag == _ESCAPE).any():
-                raise ValueError("a step of nothing")
-        if how > _BITMAP | _SIGNS:
+        up[start:end] = reader.bits(changed)
+        if not how & _ONES:
+            above = np.flatnonzero(reader.bits(changed)) + start
+            less = reader.array(_U8, above.size)
+            sizes[above] = less.astype(kind) + kind.type(2)
+            wide.append(above[less == _ESCAPE])
+        if how > _BITMAP | _ONES:
             raise ValueError(f"a class of kind {how}")
     escapes = np.concatenate([np.zeros(0, np.intp), *far])
     gaps[escapes] = reader.planes(_U32, 3, escapes.size)
     escapes = np.concatenate([np.zeros(0, np.intp), *wide])
-    zigzag = reader.planes(kind, kind.itemsize, escapes.size) + kind.type(1)
-    if not zigzag.all():
+    sizes[escapes] = reader.planes(kind, kind.itemsize, escapes.size) + kind.type(2)
+    if not sizes.all():
         raise ValueError("a step of nothing")
-    steps[escapes] = _unzigzag(zigzag)
     reader.finish()
     starts = np.cumsum(heads[:, 1]) - heads[:, 1]
     if total and (np.add.reduceat(gaps, starts, dtype=np.int64) + heads[:, 1] != heads[:, 2]).any():
         raise ValueError("gaps and span differ")
-    return Changes(counts, gaps, steps)
+    return Changes(counts, gaps, np.where(up, sizes, kind.type(0) - sizes))
 
 
 class _Reader:
@@ -175,16 +173,3 @@ def _unmarked(marks: npt.NDArray[np.uint8], changed: int) -> npt.NDArray[np.intp
     if ranks.size != changed:
         raise ValueError("a bitmap of another number of changes")
     return np.diff(ranks, prepend=-1) - 1
-
-
-def _zigzag(steps: Bits) -> Bits:
-    """Wrapping differences to small numbers for small steps: 0, -1, 1, -2, 2, ..."""
-    signed = steps.view(np.dtype(f"i{steps.dtype.itemsize}"))
-    zigzag: Bits = ((signed << 1) ^ (signed >> (8 * steps.dtype.itemsize - 1))).view(steps.dtype)
-    return zigzag
-
-
-def _unzigzag(zigzag: Bits) -> Bits:
-    one = zigzag.dtype.type(1)
-    steps: Bits = (zigzag >> one) ^ (-(zigzag & one)).astype(zigzag.dtype)
-    return steps

@@ -102,7 +102,7 @@ def put(
 ) -> int:
     """Write ``old`` with its changes to ``new``; list what undoes them in ``places`` and ``back``.
 
-    ``state`` is six rows of a number per class, kept over all parts of a frame:
+    ``state`` is seven rows of a number per class, kept over all parts of a frame:
 
     0. weights to pass before the next change; 1. the same at its start; 2. the next change's index
        in ``gaps`` and ``steps``; 3. where the class ends there; 4. rank of its last change;
