@@ -1,9 +1,11 @@
 """A trainer that kills itself at a numbered point of publishing version 1 (run by test_crash).
 
-    python -m tests.weights.dying BOOTSTRAP PREFIX POINT
+    python -m tests.weights.dying BOOTSTRAP PREFIX POINT [KEYFRAME_STORE]
 
 1  after the first chunk was acknowledged      3  in the transaction, all written, before its commit
 2  after all chunks, before the transaction    4  after the commit
+
+With a store version 1 is a keyframe: at 1 half of it is written there, at 2 all of it.
 """
 
 from __future__ import annotations
@@ -14,14 +16,16 @@ import signal
 import sys
 from typing import Any
 
+from fsspec.implementations.local import LocalFileSystem
+
 from tailrace.log.base import Position
 from tailrace.log.kafka import KafkaLog
 from tailrace.log.kafka_producer import KafkaProducer
-from tailrace.weights import chunks
+from tailrace.weights import chunks, codec
 from tailrace.weights.publisher import Publisher
 from tailrace.wire import Wire
 from tests.weights import account
-from tests.weights.models import model
+from tests.weights.models import FILES, model, trained
 
 
 def _die() -> None:
@@ -61,14 +65,30 @@ class DyingLog(KafkaLog):
         return DyingProducer(self._config, transactional_id, self._delivery_timeout_s)
 
 
+def _die_half_way(store: LocalFileSystem, path: str, stream: bytes) -> None:
+    store._open(path, "wb").write(stream[: len(stream) // 2])
+    _die()
+
+
 def main() -> None:
-    bootstrap, prefix, point = sys.argv[1:]
+    bootstrap, prefix, point, *store = sys.argv[1:]
     DyingProducer.point = int(point)
     chunks.MAX_CHUNK_BYTES = 150  # several chunks
-    publisher = Publisher(DyingLog(bootstrap), Wire(), model="tiny", prefix=prefix)
+    publisher = Publisher(
+        DyingLog(bootstrap),
+        Wire(),
+        model="tiny",
+        prefix=prefix,
+        keyframe_store=store[0] if store else None,
+    )
     base = publisher.head()
     assert base is not None
-    publisher.publish(*account.of_version(1, base, model()))
+    manifest, stream, steps, receipts = account.of_version(1, base, model())
+    if store:
+        stream = codec.encode_keyframe(trained(model(), 1), FILES)
+    if store and point == "1":
+        LocalFileSystem.pipe_file = _die_half_way
+    publisher.publish(manifest, stream, steps, receipts)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """kill -9 of the trainer at each numbered point of publishing: no half version is ever visible."""
 
 from collections.abc import Iterator
+from pathlib import Path
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from tailrace import topics
 from tailrace.log.kafka import KafkaLog
 from tailrace.stream import read_all
 from tailrace.topics import named
+from tailrace.weights.publisher import Publisher
 from tailrace.weights.store import Store
 from tests.weights import account
 from tests.weights.conftest import Channel
@@ -34,19 +36,24 @@ def _committed(channel: Channel, topic: topics.Topic) -> int:
     return sum(1 for _ in read_all(channel.log, where, committed_only=True))
 
 
-@pytest.mark.parametrize("point", [1, 2, 3, 4])
-def test_killed_at_a_point(broker: Any, channel: Channel, point: int) -> None:
-    base = channel.keyframe(channel.publisher(), 0, model())
-    chunks = named(topics.MODEL_CHUNKS, channel.prefix)
-    before = channel.log.ends(chunks)[0]
+def _kill(broker: Any, channel: Channel, point: int, *store: str) -> None:
+    command = [sys.executable, "-m", "tests.weights.dying", broker.bootstrap, channel.prefix]
     child = subprocess.run(
-        [sys.executable, "-m", "tests.weights.dying", broker.bootstrap, channel.prefix, str(point)],
+        [*command, str(point), *store],
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
     assert child.returncode == -signal.SIGKILL, child.stderr
+
+
+@pytest.mark.parametrize("point", [1, 2, 3, 4])
+def test_killed_at_a_point(broker: Any, channel: Channel, point: int) -> None:
+    base = channel.keyframe(channel.publisher(), 0, model())
+    chunks = named(topics.MODEL_CHUNKS, channel.prefix)
+    before = channel.log.ends(chunks)[0]
+    _kill(broker, channel, point)
     assert channel.log.ends(chunks)[0] > before  # something was written
 
     watcher = channel.subscriber()  # before anybody cleans up behind the dead
@@ -71,3 +78,45 @@ def test_killed_at_a_point(broker: Any, channel: Channel, point: int) -> None:
     assert store.version == update.version
     assert same(dict(store.tensors), trained(held, survived + 1))
     assert _committed(channel, topics.RECEIPTS) == (survived + 1) * account.RECEIPTS
+
+
+@pytest.mark.parametrize("point", [1, 2, 3, 4])
+def test_killed_beside_a_keyframe_store(
+    broker: Any, channel: Channel, tmp_path: Path, point: int
+) -> None:
+    channel.keyframe(channel.publisher(), 0, model())
+    _kill(broker, channel, point, f"file://{tmp_path}")
+    left = list(tmp_path.rglob("*.keyframe"))
+    assert [path.name[:8] for path in left] == ["00000001"]
+    survived = 1 if point == 4 else 0
+
+    watcher, store = channel.subscriber(), Store.empty()
+    watcher.poll(2.0)
+    watcher.advance(store)
+    assert store.version == survived
+    assert same(dict(store.tensors), trained(model(), 1) if survived else model())
+
+    publisher = Publisher(
+        channel.log,
+        channel.wire,
+        model="tiny",
+        prefix=channel.prefix,
+        keyframe_store=f"file://{tmp_path}",
+    )
+    assert [path for path in left if path.exists()] == left * survived
+    head = publisher.head()
+    assert head is not None and head.version == survived
+    publisher.close()
+
+
+def test_what_the_dead_left_on_the_log_goes_with_the_third_keyframe(
+    broker: Any, channel: Channel
+) -> None:
+    channel.keyframe(channel.publisher(), 0, model())
+    _kill(broker, channel, 2)
+    chunks = named(topics.MODEL_CHUNKS, channel.prefix)
+    orphans = channel.log.ends(chunks)[0] - 1
+    publisher = channel.publisher()
+    for version in (1, 2, 3):
+        channel.keyframe(publisher, version, model(version), publisher.head())
+    assert channel.log.starts(chunks)[0] > orphans
