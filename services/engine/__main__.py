@@ -52,7 +52,6 @@ def main(argv: list[str] | None = None, step: Callable[[str], None] = lambda poi
     from services.engine.acks import Acks
     from services.engine.admin import HttpAdmin
     from services.engine.engine import Engine
-    from services.engine.releases import Releases
     from services.engine.server import Server
     from services.engine.slot import Slot
     from services.engine.swap import Swap
@@ -61,6 +60,7 @@ def main(argv: list[str] | None = None, step: Callable[[str], None] = lambda poi
     from tailrace.log.kafka import KafkaLog
     from tailrace.stream import Writer, publish_schemas
     from tailrace.topics import MODEL_ACKS
+    from tailrace.weights.releases import Releases
     from tailrace.weights.subscriber import Subscriber
 
     own_dir = settings.state_dir / "engine" / settings.id

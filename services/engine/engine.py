@@ -24,11 +24,11 @@ from prometheus_client import Counter, Gauge, Histogram
 from services.engine import canary
 from services.engine.acks import Acks
 from services.engine.admin import Admin, Trouble
-from services.engine.releases import Releases
 from services.engine.server import Server
 from services.engine.slot import Slot
 from services.engine.swap import Doubt, Load, Swap
 from tailrace.errors import LogError, UpdateRefused
+from tailrace.weights.releases import Releases
 from tailrace.weights.store import Store
 from tailrace.weights.subscriber import Subscriber
 
@@ -139,12 +139,9 @@ class Engine:
 
     def _target(self) -> int | None:
         """The version to serve, of those that are known and not refused; None: no version yet."""
-        lineage, pinned = self._subscriber.lineage, self._releases.pinned
-        if pinned is not None and pinned in lineage.updates and pinned not in self.refused:
-            return pinned
-        if lineage.head is None:
-            return None
-        for update in lineage.chain(lineage.head.version):
+        lineage = self._subscriber.lineage
+        served = lineage.served(self._releases.newest)
+        for update in lineage.chain(served.version) if served is not None else ():
             if update.version not in self.refused:
                 return update.version
         return None

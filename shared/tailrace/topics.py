@@ -74,7 +74,9 @@ MODEL_CHUNKS = Topic(
     name="model-chunks", record=None, key="model", retention_ms=None, compression="uncompressed"
 )
 MODEL_ACKS = Topic(name="model-acks", record=events.ModelAck, key="engine")
-RELEASES = Topic(name="releases", record=events.Release, key="model", retention_ms=None)
+RELEASES = Topic(
+    name="releases", record=events.Release, key="model", retention_ms=None, transactional=True
+)
 ALARMS = Topic(name="alarms", record=events.Alarm, key="stream")
 CONTROL = Topic(name="control", record=events.Command, key="model", retention_ms=None)
 SCHEMAS = Topic(

@@ -6,13 +6,13 @@ from pathlib import Path
 
 from services.engine.acks import Acks
 from services.engine.engine import Engine
-from services.engine.releases import Releases
 from services.engine.server import Server
 from services.engine.slot import Slot
 from services.engine.swap import Swap
 from tailrace.log.memory import MemoryLog
 from tailrace.stream import Writer
 from tailrace.topics import MODEL_ACKS
+from tailrace.weights.releases import Releases
 from tailrace.weights.store import Store
 from tailrace.weights.subscriber import Subscriber
 from tailrace.weights.tensors import digest

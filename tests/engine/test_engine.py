@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from services.engine.releases import Releases
 from tailrace.errors import LogError
 from tailrace.log.kafka import KafkaLog
+from tailrace.weights.releases import Releases
 from tailrace.weights.tensors import Tensor, digest
 from tests.engine.fakes import FakeVllm
 from tests.engine.models import MODEL, Trainer, canary, tensors
@@ -211,7 +211,8 @@ def test_a_pin_is_known_from_the_first_look(broker, prefix: str) -> None:  # typ
     trainer.release("pin", 4)
     releases = Releases(log, trainer.wire, model=MODEL, prefix=prefix)
     releases.poll()
-    assert releases.pinned == 4
+    assert releases.newest is not None and releases.newest.live == 4
+    assert releases.followed is not None and releases.followed.live is None
     releases.close()
     trainer.close()
     log.close()

@@ -173,3 +173,17 @@ def test_what_was_withdrawn_is_not_served_nor_what_descends_from_it() -> None:
     lineage.add(_update(8, 6))
     assert _served(lineage, **rolled_back) == 8
     assert _served(lineage, live=6, withdrawn_to=8) == 6, "and back once more"
+
+
+def test_what_a_release_withdraws_is_all_after_its_version_that_is_not_of_its_line() -> None:
+    lineage = _forked()
+    back = Release(event_time_ms=0, live=1, withdrawn_to=3)
+    assert _versions(lineage.line(back)) == [1, 4, 5, 6]
+    assert _versions(lineage.withdrawn(back)) == [2, 3]
+    again = msgspec.structs.replace(back, withdrawn_to=6)
+    assert _versions(lineage.line(again)) == [1]
+    assert _versions(lineage.withdrawn(again)) == [2, 3, 4, 5, 6]
+    other = Release(event_time_ms=0, live=3, withdrawn_to=6)
+    assert _versions(lineage.withdrawn(other)) == [4, 5, 6]
+    assert lineage.withdrawn(None) == lineage.withdrawn(Release(event_time_ms=0)) == []
+    assert _versions(lineage.line(None)) == [0, 1, 2, 3, 4, 5, 6]

@@ -44,25 +44,40 @@ class Lineage:
             # A base is older than its version; anything else would be a circle.
             at = update.base_version if (update.base_version or 0) < update.version else None
 
-    def served(self, release: Release | None) -> ModelUpdate | None:
-        """The version to serve, and to train on, under the newest release of the model.
+    def line(self, release: Release | None) -> list[ModelUpdate]:
+        """The versions that a release leaves to be served, in log order.
 
-        None before the first version. ``pin``: the one that it names. ``follow``: the newest; where
-        the release names a version to go on from, the newest of its line that was not withdrawn,
-        else itself. A release that names a version that is not there counts as none.
+        ``pin``: the one that it names. ``follow``: all; where the release names a version to go on
+        from, that one and what descends from it without having been withdrawn. A release that
+        names a version that is not there counts as none.
         """
         live = None if release is None or release.live is None else self.updates.get(release.live)
         if release is None or live is None:
-            return self.head
+            return list(self.updates.values())
         if release.mode == "pin":
-            return live
-        line, newest = {live.version}, live
+            return [live]
+        found = {live.version: live}
         for update in self.updates.values():
             withdrawn = update.version <= (release.withdrawn_to or live.version)
-            if update.base_version in line and not withdrawn:
-                line.add(update.version)
-                newest = update
-        return newest
+            if update.base_version in found and not withdrawn:
+                found[update.version] = update
+        return list(found.values())
+
+    def served(self, release: Release | None) -> ModelUpdate | None:
+        """The version to serve, and to train on, under a release: the newest of its line.
+
+        None before the first version.
+        """
+        line = self.line(release)
+        return line[-1] if line else None
+
+    def withdrawn(self, release: Release | None) -> list[ModelUpdate]:
+        """The versions after the one to go on from that are not of a release's line."""
+        live = None if release is None else release.live
+        if live is None or live not in self.updates:
+            return []
+        line = {update.version for update in self.line(release)}
+        return [u for u in self.updates.values() if u.version > live and u.version not in line]
 
     def paths(self, reach: Sequence[str], target: int | None = None) -> list[list[ModelUpdate]]:
         """The ways to ``target`` (None: the head), each in order, the fewest bytes first.

@@ -115,7 +115,7 @@ class Retention:
     def _served(self) -> dict[str, set[int]]:
         """Versions that the newest Release of each model names."""
         releases: dict[str, Release] = {}
-        for record in read_all(self._log, self._releases):
+        for record in read_all(self._log, self._releases, committed_only=True):
             with contextlib.suppress(InvalidRecord):
                 release = self._decoder.decode(record)
                 assert isinstance(release, Release)
