@@ -27,6 +27,18 @@ SKIPPED = Counter(
 )
 
 _STALL_S = 30.0
+_REFUSED = "refused: "
+
+
+def refused(why: str) -> str:
+    """The reason of a release that only says again what is in force, since an order was refused."""
+    return f"{_REFUSED}{why}"
+
+
+def refusal(release: Release) -> str | None:
+    """Why the order that a release answers was refused; None: it was obeyed."""
+    reason = release.reason or ""
+    return reason.removeprefix(_REFUSED) if reason.startswith(_REFUSED) else None
 
 
 class Releases:
@@ -61,6 +73,15 @@ class Releases:
                     raise LogError(f"{self._topic}: offset {end} is not reached")
         return found + self._take(self._consumer.poll(0.0 if found else timeout_s))
 
+    def add(self, release: Release) -> None:
+        """Take the next one."""
+        self.newest = release
+        if release.mode != "pin":
+            self.followed = release
+        if release.command is not None:
+            self.answers[release.command.offset] = release
+        _log.info("release mode=%s live=%s reason=%s", release.mode, release.live, release.reason)
+
     def close(self) -> None:
         """Let go of the consumer."""
         if self._consumer is not None:
@@ -79,11 +100,6 @@ class Releases:
             assert isinstance(release, Release)
             if release.model != self._model:
                 continue
-            self.newest = release
-            if release.mode != "pin":
-                self.followed = release
-            if release.command is not None:
-                self.answers[release.command.offset] = release
-            _log.info("release mode=%s live=%s", release.mode, release.live)
+            self.add(release)
             found.append(release)
         return found
