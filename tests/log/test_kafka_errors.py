@@ -135,3 +135,38 @@ def test_a_fatal_error_whose_exception_is_lost_is_told_all_the_same(broker, pref
     first.close()
     second.close()
     log.close()
+
+
+class Coordinator:
+    """Stands for librdkafka's consumer while the group's coordinator moves."""
+
+    def __init__(self, *errors: int) -> None:
+        self._errors = list(errors)
+        self.offsets: list[ck.TopicPartition] = []
+
+    def _answer(self) -> None:
+        if self._errors:
+            raise ck.KafkaException(ck.KafkaError(self._errors.pop(0)))
+
+    def committed(self, wanted: list[ck.TopicPartition], timeout: float) -> list[ck.TopicPartition]:
+        self._answer()
+        return self.offsets
+
+    def commit(self, offsets: list[ck.TopicPartition], asynchronous: bool) -> None:
+        self._answer()
+        self.offsets = offsets
+
+
+MOVING = (ck.KafkaError.NOT_COORDINATOR, ck.KafkaError.COORDINATOR_LOAD_IN_PROGRESS)
+
+
+def test_a_coordinator_that_moves_is_asked_again():
+    consumer = KafkaConsumer({}, "g", False)
+    consumer.close()
+    consumer._consumer = Coordinator(*MOVING)
+    consumer.commit("t", {0: 7})
+    consumer._consumer._errors = list(MOVING)
+    assert consumer.committed("t", [0]) == {0: 7}
+    consumer._consumer._errors = [ck.KafkaError.GROUP_AUTHORIZATION_FAILED]
+    with pytest.raises(LogError, match="committed offsets of t"):
+        consumer.committed("t", [0])

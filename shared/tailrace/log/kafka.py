@@ -6,9 +6,9 @@ on their own. Offsets asked of the broker are read uncommitted.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 import time
-from typing import Any
+from typing import Any, TypeVar
 import uuid
 
 import confluent_kafka as ck
@@ -20,6 +20,7 @@ from tailrace.log.kafka_errors import REQUEST_TIMEOUT_S, error_of, refuse, repor
 from tailrace.log.kafka_producer import KafkaProducer
 from tailrace.topics import MAX_RECORD_BYTES, Topic, named
 
+T = TypeVar("T")
 _MOVING = (
     ck.KafkaError.NOT_LEADER_FOR_PARTITION,
     ck.KafkaError.LEADER_NOT_AVAILABLE,
@@ -28,6 +29,13 @@ _MOVING = (
     ck.KafkaError.UNKNOWN_TOPIC_OR_PART,
 )
 """A topic was just made, or its leader moves: the admin client does not ask again by itself."""
+_NO_COORDINATOR = (
+    ck.KafkaError.NOT_COORDINATOR,
+    ck.KafkaError.COORDINATOR_NOT_AVAILABLE,
+    ck.KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    ck.KafkaError._WAIT_COORD,
+)
+"""Nobody has the group at the moment, as on a broker that has just started."""
 
 
 class KafkaLog:
@@ -230,19 +238,31 @@ class KafkaConsumer:
     def committed(self, topic: str, partitions: Iterable[int]) -> dict[int, int]:
         assert self._group, "a consumer without a group commits nothing"
         wanted = [ck.TopicPartition(topic, p) for p in partitions]
-        try:
-            found = self._consumer.committed(wanted, timeout=REQUEST_TIMEOUT_S)
-        except ck.KafkaException as error:
-            refuse(error, f"committed offsets of {topic}")
+        found = self._coordinated(
+            lambda: self._consumer.committed(wanted, timeout=REQUEST_TIMEOUT_S),
+            f"committed offsets of {topic}",
+        )
         return {tp.partition: tp.offset for tp in found if tp.offset >= 0}
 
     def commit(self, topic: str, offsets: Mapping[int, int]) -> None:
         assert self._group, "a consumer without a group commits nothing"
         wanted = [ck.TopicPartition(topic, p, offset) for p, offset in offsets.items()]
-        try:
-            self._consumer.commit(offsets=wanted, asynchronous=False)
-        except ck.KafkaException as error:
-            refuse(error, f"commit offsets of {topic}")
+        self._coordinated(
+            lambda: self._consumer.commit(offsets=wanted, asynchronous=False),
+            f"commit offsets of {topic}",
+        )
+
+    def _coordinated(self, request: Callable[[], T], what: str) -> T:
+        """What the group's coordinator answers; asked again while there is none."""
+        deadline = time.monotonic() + REQUEST_TIMEOUT_S
+        while True:
+            try:
+                return request()
+            except ck.KafkaException as error:
+                code = error.args[0].code()
+                if code not in _NO_COORDINATOR or time.monotonic() > deadline:
+                    refuse(error, what)
+            time.sleep(0.05)
 
     def close(self) -> None:
         self._consumer.close()
