@@ -179,13 +179,14 @@ def test_the_base_stays_as_it_was() -> None:
     assert before == {name: t.bits.tobytes() for name, t in base.items()}
 
 
-def test_all_moved_by_little_goes_in_steps_and_all_else_in_bits() -> None:
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
+def test_all_moved_by_little_goes_in_steps_and_all_else_in_bits(dtype: str) -> None:
     rng = np.random.default_rng(0)
-    values = rng.standard_normal(20_000, np.float32)
-    near, far = values + np.float32(1e-4), rng.standard_normal(20_000, np.float32)
+    values, other = (100 * rng.standard_normal((2, 20_000))).astype(dtype)
+    near = (values + rng.integers(-2, 3, 20_000)).astype(dtype)
     forms = []
-    for new in (near, far):
-        models = [{"w": Tensor.of("float32", (20_000,), v)} for v in (values, new)]
+    for new in (near, other):
+        models = [{"w": Tensor.of(dtype, (20_000,), v)} for v in (values, new)]
         stream = codec.encode_delta(*models)
         assert same(codec.apply_delta(stream, models[0]).tensors, models[1])
         assert len(stream) < len(codec.encode_keyframe(models[1], {})) + 100

@@ -23,6 +23,7 @@ _LEVEL = 1
 """What is left after the classes is entropy: higher levels take longer and find nothing."""
 _SAMPLE = 1 << 16
 """Weights by which the form of a tensor is judged, and those that are compared at once."""
+_LITTLE = 8
 _BLOCK_BYTES = 512
 """Sections shorter than this share a code: the head of a block costs more than it saves."""
 
@@ -52,7 +53,7 @@ def plan(base: Mapping[str, Tensor], new: Mapping[str, Tensor], limit: int) -> l
         parts = list(_pieces(name, tensor, limit))
         form = "plain"
         if old is not None and (old.dtype, old.shape) == (tensor.dtype, tensor.shape):
-            form = _form(old.bits, tensor.bits)
+            form = _form(old, tensor)
             differing = [part for part in parts if not _same(part.of(old), part.of(tensor))]
             # A plain tensor goes whole: its receiver need not have the same one.
             parts = differing if form == "classes" or not differing else parts
@@ -149,21 +150,21 @@ def _pieces(name: str, tensor: Tensor, limit: int) -> Iterator[Part]:
         yield Part(name, tensor.shape, start, min(length, total - start))
 
 
-def _form(old: Bits, new: Bits) -> str:
+def _form(old: Tensor, new: Tensor) -> str:
     """The cheaper form for a tensor that both sides have, judged by a sample of its weights.
 
-    Steps that need no escape are always cheaper than bits.
+    Where half of the weights move little, steps are cheaper than bits without a trial.
     """
-    stride = max(1, old.size // _SAMPLE)
-    before, after = np.ascontiguousarray(old[::stride]), np.ascontiguousarray(new[::stride])
-    steps = after - before
-    wide = steps + steps.dtype.type(128) > 255
-    if 2 * int(wide.sum()) <= wide.size:
+    stride = max(1, old.bits.size // _SAMPLE)
+    before = np.ascontiguousarray(old.bits[::stride])
+    after = np.ascontiguousarray(new.bits[::stride])
+    kind = before.dtype.type
+    far = after - before + kind(_LITTLE) > kind(2 * _LITTLE)
+    if 2 * int(far.sum()) <= far.size:
         return "classes"
-    before.flags.writeable = after.flags.writeable = False
-    dtype = {2: "bfloat16", 4: "float32"}[before.itemsize]
-    found = changes.find([before], [after], changes.rule(dtype))
-    draft = Draft("", "", [])
+    before.flags.writeable = after.flags.writeable = False  # one kind of array to compile for
+    found = changes.find([before], [after], changes.rule(old.dtype))
+    draft = Draft("", old.dtype, [])
     as_classes = len(_pack(draft, list(classes.sections(found))).content)
     return "classes" if as_classes < len(_pack(draft, _planes(after)).content) else "plain"
 

@@ -12,7 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+import logging
 from typing import Any, NamedTuple
+
+_log = logging.getLogger(__name__)
 
 GAP_BITS = 24
 GAP_MASK = (1 << GAP_BITS) - 1
@@ -33,7 +36,8 @@ def compiled() -> Kernels | None:
     """The loops as machine code; None without numba."""
     try:
         import numba
-    except ImportError:
+    except ImportError as error:
+        _log.info("codec=numpy reason=%r", str(error))
         return None
 
     def build(function: Callable[..., Any]) -> Callable[..., Any]:
