@@ -2,7 +2,8 @@
 
 Trajectories are read uncommitted, as their writer sends them; what cannot be read is buried and
 still gets its decision. A freeze holds until a thaw, over restarts too: at its start the reader
-goes through ``control`` from the beginning. A drain is for who is there to hear it.
+goes through ``control`` from the beginning. Drains and keyframes are ordered of who is there to
+hear it.
 
 Called by :mod:`services.trainer.trainer`; for one thread.
 """
@@ -54,6 +55,8 @@ class Reader:
         at = {(self._topic, p): start for p, start in intake.starts().items()}
         self.frozen = False
         """Whether the last order was to freeze: nothing is to be trained."""
+        self.keyframe = False
+        """Whether a keyframe was ordered; false again when whoever asked has published one."""
         metrics.FROZEN.set(False)
         ends = log.ends(self._control)
         self._recall(read_all(log, self._control, ends=ends))
@@ -134,18 +137,23 @@ class Reader:
         if command.model != self._model:
             metrics.COMMANDS.labels("other_model").inc()
             return False
-        if word not in ("drain", "freeze", "thaw"):
+        if word in ("rollback", "pin", "follow"):  # comes to us as a release
+            metrics.COMMANDS.labels("releases").inc()
+            return False
+        if word not in ("drain", "freeze", "thaw", "keyframe"):
             metrics.COMMANDS.labels("unknown").inc()
             where = (record.topic, record.partition, record.offset)
             _log.warning(
                 "command ignored topic=%s partition=%d offset=%d command=%.40r: a trainer takes "
-                "freeze, thaw and drain",
+                "freeze, thaw, drain and keyframe",
                 *where,
                 word,
             )
             return False
         metrics.COMMANDS.labels(word).inc()
-        if word != "drain":
+        if word == "keyframe":
+            self.keyframe = True
+        elif word != "drain":
             self._freeze(word == "freeze", record, command)
         return word == "drain"
 

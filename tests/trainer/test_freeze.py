@@ -1,4 +1,4 @@
-"""Orders on control: freeze, thaw, and what a trainer does not know."""
+"""Orders on control: freeze, thaw, keyframe, and what a trainer does not know."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 
 from services.trainer import metrics
 from tailrace import topics
+from tailrace.weights.lineage import label_only
 from tests.trainer.conftest import Mill
 from tests.trainer.traffic import trajectory
 
@@ -67,19 +68,46 @@ def test_a_drain_of_the_past_is_past(mill: Mill) -> None:
     assert not trainer.turn() and not trainer.turn()
 
 
+def test_a_keyframe_is_published_on_order_and_nobody_who_holds_its_weights_loads_it(
+    mill: Mill,
+) -> None:
+    trainer = mill.trainer()
+    mill.put(*(trajectory(n) for n in range(8)))
+    assert trainer.turn()
+    before = trainer.head
+    mill.order("keyframe")
+    assert not trainer.turn()
+    head = trainer.head
+    assert (head.version, head.kind, head.keyframe_version) == (2, "keyframe", 2)
+    assert label_only(head) and head.digest == before.digest and head.chunks is not None
+    assert head.config_digest == mill.read(topics.MODEL_UPDATES)[0].config_digest
+    assert not trainer.turn() and trainer.head is head, "one is enough"
+    mill.put(*(trajectory(n) for n in range(8, 16)))
+    mill.order("keyframe")
+    assert trainer.turn()
+    assert (trainer.head.version, trainer.head.kind) == (3, "keyframe"), "with the step that is due"
+    assert not label_only(trainer.head)
+    mill.lose(trainer)
+    again = mill.trainer()
+    assert again.head.version == 3 and not again.turn()
+    assert again.head.version == 3, "an order of the past is past"
+    assert mill.audit().ok
+
+
 def test_what_a_trainer_does_not_know_is_said_and_counted(
     mill: Mill, caplog: pytest.LogCaptureFixture
 ) -> None:
     trainer = mill.trainer()
     unknown, other, frozen = orders("unknown"), orders("other_model"), orders("freeze")
-    mill.order("rollback")
+    mill.order("erase")
+    mill.order("rollback")  # the releases service's
     mill.order("freeze", model="another")
     with caplog.at_level(logging.WARNING):
         trainer.turn()
     assert orders("unknown") == unknown + 1 and orders("other_model") == other + 1
     assert orders("freeze") == frozen
     said = [record.getMessage() for record in caplog.records]
-    assert any("command ignored" in text and "'rollback'" in text for text in said), said
+    assert any("command ignored" in text and "'erase'" in text for text in said), said
     mill.put(*(trajectory(n) for n in range(8)))
     assert trainer.turn()
 
