@@ -52,9 +52,11 @@ def main(argv: list[str] | None = None, step: Callable[[str], None] = lambda poi
     from services.engine.acks import Acks
     from services.engine.admin import HttpAdmin
     from services.engine.engine import Engine
+    from services.engine.peers import Peers
     from services.engine.server import Server
     from services.engine.slot import Slot
     from services.engine.swap import Swap
+    from services.engine.turns import Turns
     from tailrace.events import ModelAck
     from tailrace.log.base import Position
     from tailrace.log.kafka import KafkaLog
@@ -101,12 +103,12 @@ def main(argv: list[str] | None = None, step: Callable[[str], None] = lambda poi
             published = True
         return writer.write(MODEL_ACKS, record)
 
-    acks = Acks(
-        engine=settings.id,
-        model=settings.model,
-        write=ack,
-        wall_ms=lambda: time.time_ns() // 1_000_000,
-    )
+    def wall_ms() -> int:
+        return time.time_ns() // 1_000_000
+
+    acks = Acks(engine=settings.id, model=settings.model, write=ack, wall_ms=wall_ms)
+    silent_s = 3 * settings.serving_ack_s
+    turns = Turns(settings.id, slot_s=settings.turn_s, silent_s=silent_s)
     engine = Engine(
         store=store,
         subscriber=Subscriber(
@@ -123,6 +125,16 @@ def main(argv: list[str] | None = None, step: Callable[[str], None] = lambda poi
             admin, clock=time.monotonic, wait=time.sleep, settle_s=settings.settle_s, step=step
         ),
         slot=Slot([settings.shared_dir, own_dir], settings.id),
+        turns=turns,
+        peers=Peers(
+            log,
+            wire,
+            turns,
+            model=settings.model,
+            wall_ms=wall_ms,
+            since_ms=int(silent_s * 1000),
+            prefix=settings.prefix,
+        ),
         acks=acks,
         clock=time.monotonic,
         canary_tolerance=settings.canary_tolerance,

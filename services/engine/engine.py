@@ -4,7 +4,8 @@
     (Subscriber)       (Store)         (Swap)
 
 One turn follows the log, checks vLLM, brings the host copy to the version that is to be served and
-swaps it in. Several versions that came meanwhile are applied to the copy and swapped in once.
+swaps it in, when the engines before it have done so (:mod:`services.engine.turns`). Several
+versions that came meanwhile are applied to the copy and swapped in once.
 Commit points, in order: applied, laid, paused, started, updated, finished, resumed, checked, acked;
 a kill at any of them is repaired by the next start, which trusts no label and swaps in full.
 
@@ -24,9 +25,11 @@ from prometheus_client import Counter, Gauge, Histogram
 from services.engine import canary
 from services.engine.acks import Acks
 from services.engine.admin import Admin, Trouble
+from services.engine.peers import Peers
 from services.engine.server import Server
 from services.engine.slot import Slot
 from services.engine.swap import Doubt, Load, Swap
+from services.engine.turns import Turns
 from tailrace.errors import LogError, UpdateRefused
 from tailrace.weights.releases import Releases
 from tailrace.weights.store import Store
@@ -50,6 +53,8 @@ _WATCH_S = 2.0
 _MISSES = 3
 _LOADS = 2
 """How often a version may leave vLLM in doubt before it is refused."""
+_TURN_S = 0.02
+"""How often an engine that waits for its turn looks for the acks of those before it."""
 _LOG_PATIENCE_S = 30.0
 """How long a vLLM that is up waits for the log before it serves what the host copy has."""
 
@@ -74,6 +79,8 @@ class Engine:
         admin: Admin,
         swap: Swap,
         slot: Slot,
+        turns: Turns,
+        peers: Peers,
         acks: Acks,
         clock: Callable[[], float],
         canary_tolerance: float = 0.3,
@@ -83,6 +90,7 @@ class Engine:
         self._store, self._subscriber, self._releases = store, subscriber, releases
         self._server, self._admin = server, admin
         self._swap, self._slot = swap, slot
+        self._turns, self._peers = turns, peers
         self._acks, self._step = acks, step
         self._clock = clock
         self._canary_tolerance, self._serving_ack_s = canary_tolerance, serving_ack_s
@@ -93,6 +101,8 @@ class Engine:
         """The version that a rollback of the host copy goes to."""
         self._doubts = 0
         self._misses = 0
+        self._waits = False
+        """For its turn."""
         self._caught_up = False
         self._up_since: float | None = None
         self._apply_s = 0.0
@@ -124,8 +134,9 @@ class Engine:
                 self._subscriber.catch_up()
                 self._releases.poll()
                 self._caught_up = True
-            self._subscriber.poll(wait_s)
+            self._subscriber.poll(min(wait_s, _TURN_S) if self._waits else wait_s)
             self._releases.poll()
+            self._peers.poll()
         except LogError as error:
             LOG_TROUBLE.inc()
             logger.warning("the log does not answer: %s", error)
@@ -180,6 +191,10 @@ class Engine:
         version, digest = self._store.version, self._store.digest
         assert version is not None
         if self.served == Served(version, digest):
+            self._turns.rest()
+            return
+        self._waits = not self._may_pause(version, digest)
+        if self._waits:
             return
         apply_s, self._apply_s = self._apply_s, 0.0
         froze_ms = None
@@ -242,6 +257,13 @@ class Engine:
         )
         self._step("acked")
         self._next_ack = self._clock() + self._serving_ack_s
+
+    def _may_pause(self, version: int, digest: str) -> bool:
+        """Not before the engines whose turn it is, where requests would stand still for it."""
+        served = self.served
+        if served is None or served.version in self.refused or served.digest == digest:
+            return True
+        return self._turns.mine(version, self._clock())
 
     def _can_go_back(self, version: int) -> bool:
         """Does the host copy keep another version to serve instead?"""

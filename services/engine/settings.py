@@ -47,3 +47,5 @@ class Settings(Common, frozen=True, kw_only=True):
     """Mean absolute difference of canary logprobs in nats per token that is still agreement."""
     serving_ack_s: float = 30.0
     """How often the engine says which version it serves."""
+    turn_s: float = 2.0
+    """How long each engine before this one may take for a version until this one goes ahead."""

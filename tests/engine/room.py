@@ -6,9 +6,11 @@ from pathlib import Path
 
 from services.engine.acks import Acks
 from services.engine.engine import Engine
+from services.engine.peers import Peers
 from services.engine.server import Server
 from services.engine.slot import Slot
 from services.engine.swap import Swap
+from services.engine.turns import Turns
 from tailrace.log.memory import MemoryLog
 from tailrace.stream import Writer
 from tailrace.topics import MODEL_ACKS
@@ -56,15 +58,23 @@ class FakeChild:
 
 
 class Room:
-    """One engine, its log and its vLLM."""
+    """One engine, its log and its vLLM; ``beside``: on the log of another."""
 
-    def __init__(self, folder: Path, *, supervised: bool = True, base: int = 0) -> None:
-        self.log = MemoryLog()
-        self.trainer = Trainer(self.log)
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        supervised: bool = True,
+        base: int = 0,
+        name: str = "engine-0",
+        beside: Room | None = None,
+    ) -> None:
+        self.log = MemoryLog() if beside is None else beside.log
+        self.trainer = Trainer(self.log) if beside is None else beside.trainer
         self.vllm = FakeVllm()
         self.script: dict[tuple[str, int], str] = {}
         """Of the vLLMs that are started from now on."""
-        self.clock = Clock()
+        self.clock = Clock() if beside is None else beside.clock
         self.child = FakeChild(self)
         self.producer = self.log.producer()
         self.points: list[str] = []
@@ -79,6 +89,7 @@ class Room:
             start_s=300,
         )
         wait = self._wait
+        turns = Turns(name)
         self.subscriber = Subscriber(self.log, self.trainer.wire, model=MODEL)
         self.engine = Engine(
             store=Store(model, 0, digest(model)),
@@ -87,9 +98,17 @@ class Room:
             server=server,
             admin=admin,
             swap=Swap(admin, clock=self.clock, wait=wait, settle_s=5, step=self.points.append),
-            slot=Slot([folder], "t"),
+            slot=Slot([folder], name),
+            turns=turns,
+            peers=Peers(
+                self.log,
+                self.trainer.wire,
+                turns,
+                model=MODEL,
+                wall_ms=lambda: int(self.clock.now * 1000),
+            ),
             acks=Acks(
-                engine="engine-0",
+                engine=name,
                 model=MODEL,
                 write=lambda record: writer.write(MODEL_ACKS, record),
                 wall_ms=lambda: int(self.clock.now * 1000),
