@@ -204,21 +204,18 @@ class Gateway:
             shown=how.top_logprobs is not None,
         )
         run = Run(interaction, deltas, self._capture, self._now_ms)
-        handed_on = False
         try:
             if body.stream:
                 first = await unless_left(request, anext(run, None))
-                handed_on = True
                 return EventStream(run, events(run, first, body, kind), headers)
             await unless_left(request, run.to_end())
-        except ClientLeft:
-            return Response(status_code=499)
-        except ApiError as error:
-            error.headers |= headers
+        except BaseException as error:
+            await run.aclose()
+            if isinstance(error, ClientLeft):
+                return Response(status_code=499)
+            if isinstance(error, ApiError):
+                error.headers |= headers
             raise
-        finally:
-            if not handed_on:
-                await run.aclose()
         versions = ",".join(map(str, interaction.versions()))
         headers["x-tailrace-weight-versions"] = versions
         return _json(shapes.whole(interaction, kind), 200, headers)
