@@ -27,8 +27,9 @@ NOBODY = "127.0.0.1:9"
 class Child:
     """A gateway process on one state directory; it can be started again and again."""
 
-    def __init__(self, folder: Path, **values: object) -> None:
+    def __init__(self, folder: Path, redis: str, **values: object) -> None:
         self.folder = folder
+        self.redis = redis
         self.port = free_port()
         self.values = values
         self.process: subprocess.Popen[bytes] | None = None
@@ -39,7 +40,7 @@ class Child:
     def start(self, module: str, *arguments: str, kafka: str, prefix: str) -> None:
         gateway = {"port": self.port, "ack_s": 1.0, "learn_default": True, **self.values}
         lines = [f'kafka = "{kafka}"', f'prefix = "{prefix}"', f'state_dir = "{self.folder}"']
-        lines.append("[gateway]")
+        lines += [f'redis = "{self.redis}"', "[gateway]"]
         for name, value in gateway.items():
             shown = str(value).lower() if isinstance(value, int | float) else f'"{value}"'
             lines.append(f"{name} = {shown}")
@@ -87,8 +88,8 @@ class Child:
 
 
 @pytest.fixture
-def child(tmp_path: Path, tiny_model: Path, engine_url: str) -> Iterator[Child]:
-    child = Child(tmp_path, model_dir=tiny_model, engine_url=engine_url)
+def child(tmp_path: Path, tiny_model: Path, engine_url: str, redis) -> Iterator[Child]:
+    child = Child(tmp_path, redis.url, model_dir=tiny_model, engine_url=engine_url)
     yield child
     child.close()
 

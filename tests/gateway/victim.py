@@ -27,8 +27,12 @@ def main() -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     values = settings.load(Settings, "gateway", {}, Path(sys.argv[1]))
-    gateway, _ = build(values, now_ms=lambda: time.time_ns() // 1_000_000, step=step)
+    gateway, fold = build(values, now_ms=lambda: time.time_ns() // 1_000_000, step=step)
+    if fold is not None:
+        fold.start()
     uvicorn.run(gateway.app(), host=values.host, port=values.port, log_level="warning")
+    if fold is not None:
+        fold.close()
 
 
 main()
