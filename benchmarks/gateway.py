@@ -9,9 +9,8 @@ counts from the schedule. What a proxy adds is the difference of the percentiles
 at a calmer rate (``calm``), for a proxy that does not keep up is measured by its queue.
 
 Prompts have about 215 tokens by the demo's model: a system prompt of 110 that all share, as those
-of an application do, and a question of a hundred words or so drawn by chance, no two alike. The
-proxy that is measured has one core, everything else the others. LiteLLM needs ``uv`` and a package
-index; without them its figure is null.
+of an application do, and a question of a hundred words or so drawn by chance, no two alike. LiteLLM
+needs ``uv`` and a package index; without them its figure is null.
 """
 
 from __future__ import annotations
@@ -83,10 +82,6 @@ class Servers:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        *others, own = sorted(os.sched_getaffinity(0))
-        self._own = {own}
-        # For this process, and for what it starts unless said otherwise.
-        os.sched_setaffinity(0, others or self._own)
         self._children: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> Servers:
@@ -101,16 +96,8 @@ class Servers:
             except subprocess.TimeoutExpired:
                 child.kill()
 
-    def start(
-        self, name: str, command: Sequence[str], *, proxy: bool = False, **environment: str
-    ) -> Callable[[], bool]:
-        """Start a process, a proxy on its own core. Gives what tells whether it lives."""
-
-        def place() -> None:
-            processes.die_with_parent()
-            if proxy:
-                os.sched_setaffinity(0, self._own)
-
+    def start(self, name: str, command: Sequence[str], **environment: str) -> Callable[[], bool]:
+        """Start a process. Gives what tells whether it lives."""
         with (self._folder / f"{name}.log").open("wb") as output:
             child = subprocess.Popen(
                 command,
@@ -119,7 +106,7 @@ class Servers:
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
-                preexec_fn=place,
+                preexec_fn=processes.die_with_parent,
             )
         self._children.append(child)
         return lambda: child.poll() is None
@@ -151,9 +138,7 @@ class Servers:
             f'model_dir = "{model.prepare(CACHE_DIR, say)}"\n'
         )
         command = [sys.executable, "-m", "services.gateway", "--settings", str(settings)]
-        return ready(
-            f"http://127.0.0.1:{port}", "/readyz", self.start("gateway", command, proxy=True)
-        )
+        return ready(f"http://127.0.0.1:{port}", "/readyz", self.start("gateway", command))
 
     def litellm(self, upstream: str) -> str | None:
         """None where it cannot be had."""
@@ -165,7 +150,6 @@ class Servers:
             alive = self.start(
                 "litellm",
                 [*LITELLM, "--config", str(config), "--port", str(port), "--telemetry", "False"],
-                proxy=True,
                 LITELLM_LOCAL_MODEL_COST_MAP="True",
                 LITELLM_MASTER_KEY=KEY,
             )
