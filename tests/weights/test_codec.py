@@ -52,7 +52,7 @@ def loops(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
 
 
 @given(pairs(), st.sampled_from([7, 64, 1 << 24]), st.sampled_from([1, 3]))
-@settings(deadline=None, max_examples=200, suppress_health_check=[FIXTURE])
+@settings(deadline=None, max_examples=120, suppress_health_check=[FIXTURE])
 def test_a_delta_and_its_undo_are_exact(
     loops: str, models: tuple[Tensors, Tensors], frame_weights: int, threads: int
 ) -> None:
