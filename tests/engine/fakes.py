@@ -6,7 +6,8 @@ a test asks it afterwards what it served, and when.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+import contextlib
 import json
 from pathlib import Path
 
@@ -19,8 +20,9 @@ class FakeVllm:
     """State of one vLLM, and :class:`services.engine.admin.Admin` of it.
 
     ``script`` maps (call, how many-th) to ``refuse``, ``lose`` (it takes effect, the answer is
-    lost), ``drop`` (it does not, and the answer is lost), ``hang`` (nothing answers from then on)
-    or ``die``.
+    lost), ``late`` (it does not yet: nothing answers for a while, then everything sent meanwhile
+    is worked off in order), ``drop`` (it never does, and the answer is lost), ``hang`` (nothing
+    answers from then on) or ``die``.
     """
 
     def __init__(self, script: dict[tuple[str, int], str] | None = None) -> None:
@@ -34,6 +36,10 @@ class FakeVllm:
         self.broken = False
         self.loaded: str | None = None
         self.hung = self.dead = False
+        self._busy = 0
+        """How many more calls go without an answer."""
+        self._sent: list[Callable[[], None]] = []
+        """What is worked off after that."""
         self.served: list[tuple[str | None, str]] = [(BASE, "default")]
         """What requests could meet: (weights, label), each time either changed while running."""
         self.logprobs: dict[str, list[float]] = {}
@@ -92,7 +98,7 @@ class FakeVllm:
     def healthy(self) -> bool:
         return not self.dead and not self.hung
 
-    def _call(self, name: str, work) -> None:  # type: ignore[no-untyped-def]
+    def _call(self, name: str, work: Callable[[], None]) -> None:
         if self.dead:
             raise Gone(name)
         if self.hung:
@@ -107,13 +113,29 @@ class FakeVllm:
         if what == "hang":
             self.hung = True
             raise Unanswered(name)
+        if what == "late":
+            self._busy = 4
+        if self._busy:
+            self._busy -= 1
+            self._sent.append(work)
+            raise Unanswered(name)
+        self._work_off()
         if what != "drop":
-            work()
-            now = (self.weights, self.label_)
-            if not self.paused and self.served[-1] != now:
-                self.served.append(now)
+            self._do(work)
         if what in ("lose", "drop"):
             raise Unanswered(name)
+
+    def _work_off(self) -> None:
+        sent, self._sent = self._sent, []
+        for work in sent:
+            with contextlib.suppress(Refused):
+                self._do(work)
+
+    def _do(self, work: Callable[[], None]) -> None:
+        work()
+        now = (self.weights, self.label_)
+        if not self.paused and self.served[-1] != now:
+            self.served.append(now)
 
 
 def digest_of(path: str) -> str | None:

@@ -16,6 +16,12 @@ from tests.engine.fakes import FakeVllm
 from tests.engine.models import MODEL, Trainer, canary, tensors
 from tests.engine.room import Room
 
+CALLS = (
+    *("pause", "start", "update", "finish", "weight_info", "resume"),
+    *("is_paused", "label", "score"),
+)
+TROUBLES = ("refuse", "lose", "late", "drop", "hang", "die")
+
 
 @pytest.fixture
 def room(tmp_path: Path) -> Iterator[Room]:
@@ -102,18 +108,37 @@ def test_without_anything_to_go_back_to_it_serves_and_says_so(room: Room) -> Non
     assert "mean difference" in str(room.acks()[-1][2])
 
 
-@pytest.mark.parametrize("call", ["pause", "start", "update", "finish", "resume", "weight_info"])
-@pytest.mark.parametrize("trouble", ["refuse", "hang", "die", "lose", "drop"])
-def test_a_vllm_in_doubt_is_restarted_and_filled(room: Room, call: str, trouble: str) -> None:
+@pytest.mark.parametrize("supervised", [True, False], ids=["supervised", "attached"])
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("trouble", TROUBLES)
+def test_every_trouble_at_every_call(
+    tmp_path: Path, call: str, trouble: str, supervised: bool
+) -> None:
+    room = Room(tmp_path, supervised=supervised)
     room.trainer.keyframe(0)
     room.turns()
-    vllm = room.vllm
-    vllm.script = {(call, vllm.calls.count(call) + 1): trouble}
-    room.trainer.delta(1)
-    room.turns(10, seconds=1.0)
-    assert room.serves(1, 1)
-    whole = {(digest(tensors(n)), str(n)) for n in (0, 1)} | {("base", "default")}
-    assert set(vllm.served) | set(room.vllm.served) <= whole
+    met = []
+    for version in (1, 2):
+        vllm = room.vllm
+        vllm.script = {(call, vllm.calls.count(call) + 1): trouble}
+        if version == 1:
+            room.trainer.delta(1, canary=canary([-1.0]))
+        else:
+            room.trainer.nothing(2)
+        room.turns(12, seconds=1.0)
+        met.append(vllm)
+        if not supervised and not room.serves(1, version):
+            assert vllm.hung or vllm.dead or vllm.paused, "it does not serve something else"
+            assert room.engine.reason() is not None
+            room.vllm = FakeVllm()  # its supervisor's doing
+        room.turns(30, seconds=1.0)
+        assert room.serves(1, version), room.engine.reason()
+    whole = {(digest(tensors(0)), "0"), (digest(tensors(1)), "1"), (digest(tensors(1)), "2")}
+    for vllm in [*met, room.vllm]:
+        assert set(vllm.served) <= whole | {("base", "default")}
+    assert {ack[:2] for ack in room.acks()} >= {("applied", 1), ("applied", 2)}
+    room.trainer.close()
+    room.subscriber.close()
 
 
 def test_a_version_that_never_loads_is_refused(room: Room) -> None:

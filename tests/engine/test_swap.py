@@ -17,7 +17,7 @@ from tests.engine.fakes import BASE, FakeVllm
 from tests.engine.models import tensors
 
 CALLS = ("pause", "start", "update", "finish", "weight_info", "is_paused", "resume")
-TROUBLES = ("refuse", "lose", "drop", "hang", "die")
+TROUBLES = ("refuse", "lose", "late", "drop", "hang", "die")
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def test_one_trouble(load: Load, call: str, trouble: str) -> None:
 
 
 @pytest.mark.parametrize("call", ["pause", "start", "update", "finish", "resume", "weight_info"])
-@pytest.mark.parametrize("trouble", ["lose", "drop"])
+@pytest.mark.parametrize("trouble", ["lose", "late", "drop"])
 def test_one_lost_answer_is_recovered(load: Load, call: str, trouble: str) -> None:
     vllm = FakeVllm({(call, 1): trouble})
     swap_of(vllm).load(load)
@@ -94,6 +94,9 @@ def test_a_label_alone(load: Load) -> None:
     swap_of(vllm).relabel(8)
     assert vllm.calls == ["label", "weight_info", "is_paused", "weight_info"]
     assert vllm.label_ == "8" and not vllm.paused
+    late = FakeVllm({("label", 1): "late"})
+    swap_of(late).relabel(8)
+    assert late.label_ == "8"
     with pytest.raises(Doubt):
         swap_of(FakeVllm({("label", 1): "drop"})).relabel(8)
 
