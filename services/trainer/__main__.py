@@ -7,6 +7,7 @@ model took over.
 from __future__ import annotations
 
 from collections.abc import Callable
+import gc
 import logging
 import sys
 import time
@@ -34,10 +35,12 @@ def main(argv: list[str] | None = None, crash: Callable[[str], None] = lambda po
     if (wrong := _wrong_with_device(settings.device)) is not None:
         return _wrong(f"trainer.device: {wrong}", 2)
     log = KafkaLog(settings.kafka)
-    try:
+
+    def live(wire: Wire) -> None:
+        """One trainer, until it is to end or its head was withdrawn."""
         trainer = Trainer(
             log,
-            Wire(settings.registry),
+            wire,
             settings,
             clock=time.monotonic,
             wall_ms=lambda: time.time_ns() // 1_000_000,
@@ -45,11 +48,19 @@ def main(argv: list[str] | None = None, crash: Callable[[str], None] = lambda po
         )
         state["why"] = ""
         try:
-            while not stop.is_set():
+            while not stop.is_set() and not trainer.withdrawn:
                 trainer.turn()
-            trainer.stop()
+            if stop.is_set():
+                trainer.stop()
         finally:
             trainer.close()
+
+    try:
+        wire = Wire(settings.registry)
+        while not stop.is_set():
+            live(wire)
+            state["why"] = "going on from another version"
+            gc.collect()  # else two models are in memory while the next one is made
     except SettingsError as error:
         return _wrong(str(error), 2)
     except Fenced as error:

@@ -119,7 +119,7 @@ class Checkpoints:
                     raise ValueError("seal differs")
                 meta = msgspec.json.decode(text, type=Meta)
                 if (meta.version, meta.digest) not in wanted:
-                    _log.info("checkpoint passed over version=%d: not in the log", meta.version)
+                    _log.info("checkpoint passed over version=%d: not of this chain", meta.version)
                     continue
                 if _file_sha256(path / _STATE) != meta.state_sha256:
                     raise ValueError("sha256 differs")

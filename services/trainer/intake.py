@@ -7,6 +7,8 @@
 ``account()`` is what goes into the next version: per partition the range read, the offsets in it
 that are undecided (``held``), and a decision for every other record. Invariant, checked there: the
 decided offsets are ``([start, end) + base.held) - held`` less what is no record or had expired.
+Of what withdrawn versions had decided (:mod:`services.trainer.branch`) every record that is no
+repeat is ``filtered: rolled_back``.
 Driven by :mod:`services.trainer.trainer`; ids and ranges are put back by
 :mod:`services.trainer.ledger`.
 """
@@ -19,6 +21,7 @@ import msgspec
 
 from services.trainer import answer as answers
 from services.trainer.answer import Answer, Limits, Refusal
+from services.trainer.branch import Ages, RolledBack
 from services.trainer.known import KnownIds, state_after
 from tailrace import ids
 from tailrace.errors import InvalidRecord
@@ -82,9 +85,7 @@ class Intake:
         self._taken: dict[Place, Answer] = {}
         self._decisions: dict[Place, Decision] = {}
         self._undone_since_s: float | None = None
-        self._changes: dict[int, int] = {}
-        """Version to the number of weight changes up to it, along the chain."""
-        self._newest_change = 0
+        self.ages, self.rolled_back = Ages(), RolledBack()
 
     def begin(self, partitions: Iterable[int], ranges: Iterable[Range]) -> None:
         """Go on after a version with these ranges (none: from the log's beginning).
@@ -99,11 +100,6 @@ class Intake:
     def starts(self) -> dict[int, int]:
         """Where each partition is to be read from: the first held record or the range's end."""
         return {p: min({*s.reread, s.next}) for p, s in self._partitions.items()}
-
-    def version(self, number: int, changed: bool) -> None:
-        """A version of the chain, in order: did it change weights."""
-        self._newest_change += changed
-        self._changes[number] = self._newest_change
 
     def expire(self, lows: Mapping[int, int]) -> int:
         """Records below these low watermarks are gone. Returns how many had not been read."""
@@ -168,6 +164,8 @@ class Intake:
             return _MISPLACED
         if t.trajectory_id in self._pending or self.known.state(t.trajectory_id) is not None:
             return Refusal("duplicate", "trajectory_id")
+        if self.rolled_back.holds(record.partition, record.offset):
+            return Refusal("filtered", "rolled_back")
         # A held one was within the horizon when it came, and cannot have been decided since.
         if t.closed_log_time_ms is not None and not held:
             if self.known.beyond(record.partition, t.closed_log_time_ms):
@@ -192,10 +190,10 @@ class Intake:
         return partition_of(session.encode(), len(self._partitions)) != record.partition
 
     def _too_old(self, answer: Answer) -> Refusal | None:
-        change = self._changes.get(answer.oldest_version)
-        if change is None:
+        age = self.ages.of(answer.oldest_version)
+        if age is None:
             return Refusal("stale", "branch")
-        return Refusal("stale", "age") if self._newest_change - change > self._max_age else None
+        return Refusal("stale", "age") if age > self._max_age else None
 
     def refresh(self, now_s: float) -> list[Decision]:
         """Decide what has become too old, or too much, while it was pending."""

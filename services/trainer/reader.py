@@ -137,6 +137,9 @@ class Reader:
         if command.model != self._model:
             metrics.COMMANDS.labels("other_model").inc()
             return False
+        if word in ("rollback", "pin", "follow"):  # comes to us as a release
+            metrics.COMMANDS.labels("releases").inc()
+            return False
         if word not in ("drain", "freeze", "thaw", "keyframe"):
             metrics.COMMANDS.labels("unknown").inc()
             where = (record.topic, record.partition, record.offset)

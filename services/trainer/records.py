@@ -78,6 +78,7 @@ def receipt_of(
 
 def manifest_of(
     head: ModelUpdate,
+    version: int,
     account: Account,
     steps: Sequence[Step],
     trained: Sequence[Answer],
@@ -87,13 +88,13 @@ def manifest_of(
     canary: Canary | None,
     now_ms: int,
 ) -> ModelUpdate:
-    """The manifest of the version after ``head``; the publisher fills in what it makes of the
-    bytes."""
+    """The manifest of ``version``, whose base is ``head``; the publisher fills in what it makes of
+    the bytes."""
     first = [a.first_feedback_ms for a in trained if a.first_feedback_ms is not None]
     last = [a.last_feedback_ms for a in trained if a.last_feedback_ms is not None]
     return ModelUpdate(
         model=head.model,
-        version=head.version + 1,
+        version=version,
         created_ms=now_ms,
         base_version=head.version,
         base_digest=head.digest,

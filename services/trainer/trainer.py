@@ -7,6 +7,10 @@
             at drain   reads to the ends fixed then, trains what is there, accounts for the rest
             at freeze  trains nothing and lets a drain wait, until thaw; still decides and publishes
 
+    at a rollback  of which this one's head was withdrawn: nothing more; the next Trainer goes on
+            where the release says. If what the withdrawn versions decided is to be skipped, its
+            first version says so of every record, and nothing is trained before
+
 One transaction holds a version, its Steps and the receipts of its account, so a crash anywhere
 loses only work that the next process does again from the same records. ``crash`` is told every
 commit point by name; kill tests end the process there:
@@ -25,14 +29,16 @@ from safetensors import SafetensorError
 
 from services.trainer import metrics
 from services.trainer.answer import Answer, Limits
+from services.trainer.branch import branch
 from services.trainer.canary import CanaryLine
 from services.trainer.checkpoint import Checkpoints, Crash, Meta
 from services.trainer.intake import Intake
 from services.trainer.learner import Learner, NonFinite
 from services.trainer.ledger import Ledger, Recovery, open_publisher
 from services.trainer.policy import Policy
+from services.trainer.press import Press
 from services.trainer.reader import Reader, count
-from services.trainer.records import alarm_of, manifest_of, receipt_of, step_of
+from services.trainer.records import alarm_of, step_of
 from services.trainer.settings import Settings
 from tailrace import topics
 from tailrace.errors import SettingsError
@@ -40,9 +46,7 @@ from tailrace.events import ModelUpdate, Step
 from tailrace.log.base import Log
 from tailrace.stream import Writer, publish_schemas
 from tailrace.topics import named
-from tailrace.weights import codec, folder
-from tailrace.weights.lineage import label_only
-from tailrace.weights.tensors import Tensors, digest, digest_files
+from tailrace.weights.releases import Releases
 from tailrace.wire import Wire
 
 _log = logging.getLogger(__name__)
@@ -66,16 +70,21 @@ class Trainer:
         """Raises Fenced when a newer trainer is there, UpdateRefused when the last version can
         neither be replayed nor read, SettingsError for a model folder that is none."""
         assert settings.model_dir is not None
-        self._settings, self._model_dir = settings, settings.model_dir
+        self._settings = settings
         self._clock, self._wall_ms, self._crash = clock, wall_ms, crash
         publish_schemas(log, prefix=settings.prefix)
         self._publisher = open_publisher(log, wire, settings)
         self._writer = Writer(log.producer(), wire, prefix=settings.prefix, source="trainer")
         try:
-            self._policy = Policy(self._model_dir, device=settings.device)
-            self._canary = CanaryLine(self._model_dir, self._policy.vocabulary)
+            self._policy = Policy(settings.model_dir, device=settings.device)
+            canary = CanaryLine(settings.model_dir, self._policy.vocabulary)
         except (OSError, ValueError, SafetensorError) as error:
             raise SettingsError(f"trainer.model_dir: {error}") from error
+        self._press = Press(
+            *(self._publisher, self._policy, canary, settings, settings.model_dir),
+            wall_ms=wall_ms,
+            crash=crash,
+        )
         self._learner = Learner(self._policy, settings)
         limits = Limits(
             model=settings.model,
@@ -96,12 +105,15 @@ class Trainer:
         """Taken since the last version."""
         self._trained: list[Answer] = []
         self._drain_ends: dict[int, int] | None = None
+        self._skip_ends: dict[int, int] | None = None
+        """Up to where records are to be decided before anything is trained or published."""
         self._alarmed = False
         partitions = range(log.partitions(named(topics.TRAJECTORIES, settings.prefix)))
+        self._releases = Releases(log, wire, model=settings.model, prefix=settings.prefix)
+        self._releases.poll()
         ledger = Ledger(log, wire, settings=settings, limits=limits)
-        self._head, self.recovery = self._recover(ledger, partitions)
+        self.recovery = self._recover(ledger, partitions)
         self._reseeded = self.recovery.reseeded is not None
-        self._base: Tensors = self._policy.published()
         self._checkpoints.version = self.recovery.checkpoint_version
         self._reader = Reader(
             log,
@@ -112,16 +124,26 @@ class Trainer:
             writer=self._writer,
             clock=clock,
         )
-        metrics.VERSION.set(self._head.version)
+        metrics.VERSION.set(self.head.version)
 
     @property
     def head(self) -> ModelUpdate:
-        """The newest version."""
-        return self._head
+        """The newest version of the chain that is trained on."""
+        return self._press.head
+
+    @property
+    def withdrawn(self) -> bool:
+        """Whether a release says to go on from another version than :attr:`head`: close this one,
+        make another."""
+        served = self._publisher.lineage.served(self._releases.followed)
+        return served is not None and served.version != self.head.version
 
     def turn(self, wait_s: float = 0.2) -> bool:
         """Read, then train or publish if it is time. Returns whether a step was taken."""
         stepped = False
+        self._releases.poll()
+        if self.withdrawn:
+            return False
         full = self._intake.usable >= self._settings.batch_answers and not self._reader.frozen
         if self._reader.read(0.0 if full else wait_s):
             self._drain_ends = self._reader.ends()
@@ -130,6 +152,11 @@ class Trainer:
         count(self._intake.refresh(now_s))
         usable, waiting_s = self._intake.usable, self._intake.waiting_s(now_s)
         metrics.HELD.set(usable)
+        if self._skip_ends is not None:
+            if self._reader.reached(self._skip_ends):
+                self._skip_ends = None
+                self._publish()
+            return False
         late = usable >= self._settings.min_answers and waiting_s >= self._settings.batch_wait_s
         if self._reader.frozen:
             pass  # what waits is held by the next version
@@ -145,10 +172,10 @@ class Trainer:
 
     def stop(self) -> None:
         """A clean end: publish what waits, write a checkpoint. :meth:`close` comes after it."""
-        if self._steps or self._intake.undone:
+        if self._skip_ends is None and (self._steps or self._intake.undone):
             self._publish()
         self._checkpoints.wait()
-        if self._head.version > self._checkpoints.version:
+        if self.head.version > self._checkpoints.version:
             self._checkpoint()
 
     def close(self) -> None:
@@ -157,47 +184,31 @@ class Trainer:
             self._checkpoints.close()
         finally:
             self._reader.close()
+            self._releases.close()
             self._publisher.close()
             self._writer.producer.close()
 
     # Start
 
-    def _recover(self, ledger: Ledger, partitions: range) -> tuple[ModelUpdate, Recovery]:
-        head = self._publisher.head()
-        if head is None:
-            return self._publish_first(partitions), Recovery()
-        chain = [head]
-        while (base := chain[-1].base_version) is not None:
-            update = self._publisher.version(base)
-            if update is None:
-                break
-            chain.append(update)
-        chain.reverse()
-        recovery = ledger.recover(chain, self._learner, self._intake.known, self._checkpoints)
+    def _recover(self, ledger: Ledger, partitions: range) -> Recovery:
+        found = branch(self._publisher.lineage, self._releases.followed)
+        if not found.chain:
+            self._intake.begin(partitions, [])
+            self._press.first(self._intake.account())
+            self._intake.ages.version(0, changed=True)
+            return Recovery()
+        head = found.chain[-1]
+        recovery = ledger.recover(found.chain, self._learner, self._intake.known, self._checkpoints)
         self._intake.begin(partitions, head.ranges)
-        for update in chain:
-            self._intake.version(update.version, changed=not label_only(update))
+        self._intake.ages, self._intake.rolled_back = found.ages, found.rolled_back
+        self._press.begin(head)
+        self._skip_ends = found.skip_to
         _log.info(
-            "recovered version=%d step=%d replayed=%d reseeded=%s digest=%s",
+            "recovered version=%d step=%d replayed=%d reseeded=%s digest=%s skip_to=%s",
             *(head.version, self._learner.steps, recovery.replayed, recovery.reseeded, head.digest),
+            self._skip_ends,
         )
-        return head, recovery
-
-    def _publish_first(self, partitions: range) -> ModelUpdate:
-        """Version 0: the model folder, as a keyframe."""
-        self._intake.begin(partitions, [])
-        self._intake.version(0, changed=True)
-        files, tensors = folder.read_files(self._model_dir), self._policy.published()
-        manifest = ModelUpdate(
-            model=self._settings.model,
-            version=0,
-            created_ms=self._wall_ms(),
-            digest=digest(tensors),
-            config_digest=digest_files(files),
-            ranges=self._intake.account().ranges,
-            canary=self._canary.score(self._policy),
-        )
-        return self._publisher.publish(manifest, codec.encode_keyframe(tensors, files), [], [])
+        return recovery
 
     # Training
 
@@ -234,7 +245,7 @@ class Trainer:
             answers,
             figures,
             number=number,
-            version=self._head.version + 1,
+            version=self._press.next,
             reseeded=self._reseeded,
             now_ms=self._wall_ms(),
         )
@@ -257,60 +268,29 @@ class Trainer:
     def _publish(self) -> None:
         """One version of what was trained and decided since the last."""
         began_s = self._clock()
-        head, account = self._head, self._intake.account()
-        tensors = self._policy.published() if self._steps else self._base
-        after = digest(tensors) if self._steps else head.digest
-        assert after is not None
-        changed = after != head.digest
-        moved = changed or self._reader.keyframe  # which may have the weights of its base
-        stream, config_digest = self._encode(tensors) if moved else (None, head.config_digest)
-        manifest = manifest_of(
-            head,
-            account,
-            self._steps,
-            self._trained,
-            digest=after,
-            config_digest=config_digest,
-            canary=self._canary.score(self._policy) if changed else head.canary,
-            now_ms=self._wall_ms(),
-        )
-        receipts = [
-            receipt_of(self._settings, d, version=manifest.version, now_ms=manifest.created_ms)
-            for d in account.decisions
-        ]
-        self._crash("encoded")
+        account = self._intake.account()
         self._reader.flush()
-        self._head = self._publisher.publish(manifest, stream, self._steps, receipts)
-        self._crash("published")
+        changed = self._press.publish(
+            account, self._steps, self._trained, keyframe=self._reader.keyframe
+        )
         self._intake.published()
-        self._intake.version(manifest.version, changed)
-        self._base = tensors
-        metrics.VERSION.set(manifest.version)
+        self._intake.ages.version(self.head.version, changed)
         metrics.PUBLISH_S.observe(self._clock() - began_s)
-        metrics.UPDATE_BYTES.observe(len(stream or b""))
         # After a reseeding nothing older leads here: without a checkpoint the next restart reseeds.
         first = self._reseeded and bool(self._steps)
         self._reseeded = self._reseeded and not first
         self._steps, self._trained, self._reader.keyframe = [], [], False
-        late = manifest.version - self._checkpoints.version >= self._settings.checkpoint_versions
+        late = self.head.version - self._checkpoints.version >= self._settings.checkpoint_versions
         if first or late:
             self._checkpoint()
 
-    def _encode(self, tensors: Tensors) -> tuple[bytes, str | None]:
-        """(stream, config digest) of the next version: a delta, or a keyframe when one is due."""
-        since = self._head.version + 1 - (self._head.keyframe_version or 0)
-        if since < self._settings.keyframe_versions and not self._reader.keyframe:
-            return codec.encode_delta(self._base, tensors), self._head.config_digest
-        files = folder.read_files(self._model_dir)
-        return codec.encode_keyframe(tensors, files), digest_files(files)
-
     def _checkpoint(self) -> None:
         """Of the version just published. What cannot be written is tried again later."""
-        assert self._head.digest is not None and not self._steps
+        assert self.head.digest is not None and not self._steps
         meta = Meta(
             model=self._settings.model,
-            version=self._head.version,
-            digest=self._head.digest,
+            version=self.head.version,
+            digest=self.head.digest,
             step=self._learner.steps,
             updates=self._learner.updates,
             seed=self._settings.seed,

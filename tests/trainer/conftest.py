@@ -14,7 +14,7 @@ from services.trainer.learner import deterministic
 from services.trainer.settings import Settings
 from services.trainer.trainer import Trainer
 from tailrace import audit, topics
-from tailrace.events import Command, ModelUpdate, Receipt, Step
+from tailrace.events import Command, ModelUpdate, Receipt, Release, Step
 from tailrace.log.base import Log
 from tailrace.log.memory import MemoryLog
 from tailrace.stream import Decoder, Writer, read_all
@@ -82,6 +82,17 @@ class Mill:
         producer.flush()
         producer.close()
 
+    def release(self, **fields: Any) -> None:
+        """As the releases service writes it."""
+        producer = self.log.producer()
+        writer = Writer(producer, Wire(), prefix=self.prefix)
+        release = Release(model=traffic.MODEL, event_time_ms=traffic.TIME_MS, **fields)
+        writer.write(topics.RELEASES, release).result(10)
+        producer.close()
+
+    def roll_back(self, live: int, data: str = "skip") -> None:
+        self.release(live=live, withdrawn_to=self.versions()[-1].version, data=data)
+
     def read(self, topic: Topic) -> list[Any]:
         decoder = Decoder(self.log, Wire(), prefix=self.prefix)
         name = named(topic, self.prefix)
@@ -96,8 +107,8 @@ class Mill:
     def receipts(self) -> list[Receipt]:
         return self.read(topics.RECEIPTS)
 
-    def audit(self) -> audit.Report:
-        return audit.read(self.log, Wire(), model=traffic.MODEL, prefix=self.prefix).report()
+    def audit(self, head: int | None = None) -> audit.Report:
+        return audit.read(self.log, Wire(), model=traffic.MODEL, prefix=self.prefix).report(head)
 
     def forget(self, trainer: Trainer) -> None:
         """It was closed, or it died."""

@@ -29,7 +29,7 @@ class Reading:
         values = {"horizon_ms": HORIZON_MS, "max_age_versions": 3, "max_held": 50} | changes
         self.intake = Intake(LIMITS, **values)
         self.intake.begin([0], [])
-        self.intake.version(0, changed=True)
+        self.intake.ages.version(0, changed=True)
         self.offset = 0
 
     def offer(self, event: Trajectory | None, time_ms: int = TIME_MS) -> Decision | None:
@@ -155,9 +155,9 @@ def test_age_counts_weight_changes_only() -> None:
     reading = Reading()
     reading.offer(trajectory(1))
     for version in range(1, 20):
-        reading.intake.version(version, changed=version <= 3)
+        reading.intake.ages.version(version, changed=version <= 3)
     assert reading.intake.refresh(0.0) == []
-    reading.intake.version(20, changed=True)
+    reading.intake.ages.version(20, changed=True)
     assert [(d.outcome, d.reason) for d in reading.intake.refresh(0.0)] == [("stale", "age")]
     assert reading.outcome(trajectory(2)) == ("stale", "age")
     ahead = [VersionSpan(version=99, start=0, end=99)]
@@ -228,7 +228,7 @@ def test_any_sequence_decides_each_record_once_and_tiles_the_log(events: list[An
     def publish() -> None:
         accounts.append(reading.intake.account())
         reading.intake.published()
-        reading.intake.version(len(accounts), changed=True)
+        reading.intake.ages.version(len(accounts), changed=True)
 
     def restart() -> None:
         """A new process: ranges from the last manifest, ids from the receipts."""
@@ -236,7 +236,7 @@ def test_any_sequence_decides_each_record_once_and_tiles_the_log(events: list[An
         reading = Reading()
         reading.intake.begin([0], accounts[-1].ranges if accounts else [])
         for version, account in enumerate(accounts, 1):
-            reading.intake.version(version, changed=True)
+            reading.intake.ages.version(version, changed=True)
             for d in account.decisions:
                 state = state_after(d.outcome, d.reason)
                 if d.trajectory_id and state is not None:

@@ -85,6 +85,11 @@ class Publisher:
                 self._lineage.add(update)
         self._retention.sweep(self._lineage)
 
+    @property
+    def lineage(self) -> Lineage:
+        """This model's whole history."""
+        return self._lineage
+
     def head(self) -> ModelUpdate | None:
         """The newest version of the model; None before the first."""
         return self._lineage.head

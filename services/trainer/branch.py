@@ -1,0 +1,100 @@
+"""Where a trainer goes on: the chain of versions that it trains on, and what others beside it mean.
+
+A rollback is a recovery with another head. :func:`branch` says from the lineage and the newest
+release of mode ``follow`` which version to go on from, how old answers of any version are there
+(:class:`Ages`), and which records the withdrawn versions had decided that are not to be decided
+again (:class:`RolledBack`). All of it is a function of the log, so every restart comes to the same.
+Pure. Called by :mod:`services.trainer.trainer`; asked by :mod:`services.trainer.intake`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from tailrace.events import ModelUpdate, Range, Release
+from tailrace.weights.lineage import Lineage, label_only
+
+
+class Ages:
+    """How many weight changes ago each version was, along one chain."""
+
+    def __init__(self) -> None:
+        self._changes: dict[int, int] = {}
+        """Version to the number of weight changes up to it."""
+        self._newest = 0
+
+    def version(self, number: int, changed: bool) -> None:
+        """A version of the chain, in order: did it change weights."""
+        self._newest += changed
+        self._changes[number] = self._newest
+
+    def beside(self, number: int, base: int | None, changed: bool) -> None:
+        """A withdrawn version, after its base, whose answers may be trained on: as old as the way
+        back to the chain is long, and from there to the newest."""
+        if base in self._changes:
+            self._changes[number] = self._changes[base] - changed
+
+    def of(self, version: int) -> int | None:
+        """None: a version of another branch, or of none."""
+        change = self._changes.get(version)
+        return None if change is None else self._newest - change
+
+
+class RolledBack:
+    """The records that withdrawn versions and those before them had decided."""
+
+    def __init__(self) -> None:
+        self._histories: list[dict[int, Range]] = []
+
+    def add(self, ranges: Iterable[Range]) -> None:
+        """Of one withdrawn version. What was ``held`` it had read and not decided."""
+        self._histories.append({r.partition: r for r in ranges})
+
+    def holds(self, partition: int, offset: int) -> bool:
+        """Whether one of them had decided this record."""
+        found = (history.get(partition) for history in self._histories)
+        return any(r is not None and offset < r.end and offset not in r.held for r in found)
+
+    def ends(self) -> dict[int, int]:
+        """Up to where there are such records, by partition; empty without any."""
+        ends: dict[int, int] = {}
+        for history in self._histories:
+            for partition, r in history.items():
+                ends[partition] = max(r.end, ends.get(partition, 0))
+        return ends
+
+
+class Branch(msgspec.Struct, frozen=True, kw_only=True):
+    """Where to go on."""
+
+    chain: list[ModelUpdate]
+    """From the oldest known base to the version to go on from; empty before the first version."""
+    ages: Ages
+    rolled_back: RolledBack
+    skip_to: dict[int, int] | None = None
+    """Where the branch is to begin with an account of what was rolled back: up to where it goes.
+    None: there is nothing to skip, or the branch has begun, which its first version did."""
+
+
+def branch(lineage: Lineage, release: Release | None) -> Branch:
+    """Where a release (the newest of mode ``follow``) puts the trainer."""
+    served = lineage.served(release)
+    chain = [] if served is None else list(lineage.chain(served.version))[::-1]
+    ages, rolled_back = Ages(), RolledBack()
+    for update in chain:
+        ages.version(update.version, changed=not label_only(update))
+    for update in lineage.withdrawn(release):
+        assert release is not None
+        if release.data == "retrain":
+            ages.beside(update.version, update.base_version, changed=not label_only(update))
+        else:
+            rolled_back.add(update.ranges)
+    begins = release is not None and bool(chain) and chain[-1].version == release.live
+    return Branch(
+        chain=chain,
+        ages=ages,
+        rolled_back=rolled_back,
+        skip_to=(rolled_back.ends() or None) if begins else None,
+    )

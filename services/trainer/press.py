@@ -1,0 +1,123 @@
+"""Makes versions of what was trained: tensors, ledger and account into one transaction.
+
+Holds the head of the chain that is trained on and its weights as everybody gets them. Numbers go on
+after the newest version of the log, whichever branch that is on. Owned by
+:mod:`services.trainer.trainer`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from services.trainer import metrics
+from services.trainer.answer import Answer
+from services.trainer.canary import CanaryLine
+from services.trainer.intake import Account
+from services.trainer.policy import Policy
+from services.trainer.records import manifest_of, receipt_of
+from services.trainer.settings import Settings
+from tailrace.events import ModelUpdate, Step
+from tailrace.weights import codec, folder
+from tailrace.weights.publisher import Publisher
+from tailrace.weights.tensors import Tensors, digest, digest_files
+
+
+class Press:
+    """The versions of one chain. ``head`` and ``base`` are set by :meth:`first` or :meth:`begin`,
+    before anything else."""
+
+    head: ModelUpdate
+    """The newest version of the chain."""
+
+    def __init__(
+        self,
+        publisher: Publisher,
+        policy: Policy,
+        canary: CanaryLine,
+        settings: Settings,
+        model_dir: Path,
+        *,
+        wall_ms: Callable[[], int],
+        crash: Callable[[str], None],
+    ) -> None:
+        self._publisher, self._policy, self._canary = publisher, policy, canary
+        self._settings, self._model_dir = settings, model_dir
+        self._wall_ms, self._crash = wall_ms, crash
+        self._base: Tensors = {}
+
+    def begin(self, head: ModelUpdate) -> None:
+        """Go on after ``head``, which the policy holds now."""
+        self.head, self._base = head, self._policy.published()
+
+    def first(self, account: Account) -> None:
+        """Version 0: the model folder, as a keyframe."""
+        files, tensors = folder.read_files(self._model_dir), self._policy.published()
+        manifest = ModelUpdate(
+            model=self._settings.model,
+            version=0,
+            created_ms=self._wall_ms(),
+            digest=digest(tensors),
+            config_digest=digest_files(files),
+            ranges=account.ranges,
+            canary=self._canary.score(self._policy),
+        )
+        stream = codec.encode_keyframe(tensors, files)
+        self.head, self._base = self._publisher.publish(manifest, stream, [], []), tensors
+
+    @property
+    def next(self) -> int:
+        """The number of the next version: those of a branch that was left are not used again."""
+        newest = self._publisher.head()
+        assert newest is not None
+        return newest.version + 1
+
+    def publish(
+        self, account: Account, steps: Sequence[Step], trained: Sequence[Answer], *, keyframe: bool
+    ) -> bool:
+        """One version of what was trained and decided since the last: it is the head then; a
+        ``keyframe`` even where nothing calls for one. Returns whether it has other weights than the
+        one before. Raises Fenced, LogError."""
+        head = self.head
+        tensors = self._policy.published() if steps else self._base
+        after = digest(tensors) if steps else head.digest
+        assert after is not None
+        changed = after != head.digest
+        stream, config_digest = self._encode(tensors, changed, keyframe)
+        manifest = manifest_of(
+            head,
+            self.next,
+            account,
+            steps,
+            trained,
+            digest=after,
+            config_digest=config_digest,
+            canary=self._canary.score(self._policy) if changed else head.canary,
+            now_ms=self._wall_ms(),
+        )
+        receipts = [
+            receipt_of(self._settings, d, version=manifest.version, now_ms=manifest.created_ms)
+            for d in account.decisions
+        ]
+        self._crash("encoded")
+        self.head = self._publisher.publish(manifest, stream, steps, receipts)
+        self._crash("published")
+        self._base = tensors
+        metrics.VERSION.set(manifest.version)
+        metrics.UPDATE_BYTES.observe(len(stream or b""))
+        return changed
+
+    def _encode(
+        self, tensors: Tensors, changed: bool, keyframe: bool
+    ) -> tuple[bytes | None, str | None]:
+        """(stream, config digest) of the next version: none, a delta, or a keyframe when one is
+        asked for, or due, or nobody could build the base of a branch any more."""
+        head, settings = self.head, self._settings
+        forks = head.version + 1 < self.next
+        due = self.next - (head.keyframe_version or 0) >= settings.keyframe_versions and changed
+        lost = forks and not self._publisher.retained(head.version)
+        if not (keyframe or due or lost):
+            stream = codec.encode_delta(self._base, tensors) if changed else None
+            return stream, head.config_digest
+        files = folder.read_files(self._model_dir)
+        return codec.encode_keyframe(tensors, files), digest_files(files)
