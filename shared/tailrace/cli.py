@@ -15,7 +15,7 @@ import re
 import sys
 from typing import TYPE_CHECKING, Any
 
-from tailrace import keys
+from tailrace import keys, models
 from tailrace.errors import SettingsError, TailraceError
 
 if TYPE_CHECKING:
@@ -143,6 +143,7 @@ def parser() -> argparse.ArgumentParser:
     letters.add_argument("action", choices=("list", "replay"))
     letters.add_argument("--since", metavar="T", help="from here (the oldest record)")
     letters.add_argument("--reason", help="only those with this reason")
+    models.add_parser(commands, _command)
     keys.add_parser(commands)
     return found
 
@@ -155,8 +156,10 @@ def _moments(argv: list[str]) -> list[str]:
     ]
 
 
-def _command(commands: argparse._SubParsersAction, name: str, text: str) -> argparse.ArgumentParser:  # type: ignore[type-arg]
-    found: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
+def _command(
+    commands: argparse._SubParsersAction[Any], name: str, text: str, **more: Any
+) -> argparse.ArgumentParser:
+    found: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text, **more)
     found.add_argument(
         "--state-dir", type=Path, metavar="D", help="of a local system (default .tailrace)"
     )

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from tailrace import topics
+from tailrace import models, topics
 from tailrace.errors import LogError
 from tailrace.log.base import Log, LogRecord
 from tailrace.settings import Common
@@ -45,6 +45,8 @@ def run(arguments: argparse.Namespace, common: Common) -> int:
             return _status(arguments, common, log)
         if arguments.command == "audit":
             return _audit(arguments, common, log)
+        if arguments.command == "models":
+            return models.run(arguments, common, log)
         if arguments.command == "reward":
             return _explain(arguments, common, log)
         if arguments.command in ("tail", "replay"):
