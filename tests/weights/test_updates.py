@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from tailrace.errors import UpdateRefused
 from tailrace.updates import ModelUpdates
 from tailrace.weights import codec, folder
+from tailrace.weights.subscriber import Progress
 from tailrace.weights.tensors import digest
 from tests.weights.conftest import MODEL, Channel
 from tests.weights.models import FILES, model, same, trained
@@ -41,6 +43,28 @@ def test_the_newest_then_each_new_one(channel: Channel) -> None:
         assert same(dict(third.tensors), new)
         assert update.tensors["embed.weight"].float32().shape == (64, 32)
         assert updates.poll(0.01) is None
+
+
+def test_any_version_then_on_as_before(channel: Channel) -> None:
+    _three_versions(channel)
+    seen: list[Progress] = []
+    with _updates(channel, progress=seen.append) as updates:
+        assert next(updates).version == 2
+        assert seen[-1].target == 2 and seen[-1].bytes == seen[-1].of_bytes > 0
+        publisher = channel.publisher()
+        branch = channel.label(publisher, 3, publisher.version(1))  # type: ignore[arg-type]
+        channel.delta(publisher, 4, trained(dict(channel.versions[1]), 4), branch)
+        seen.clear()
+        for version in (1, 0, 3):
+            update = updates.at(version)
+            assert same(dict(update.tensors), dict(channel.versions[version]))
+            assert update.version == update.manifest.version == version
+        assert [progress.target for progress in seen] == [3], "one delta on, and back for nothing"
+        with pytest.raises(UpdateRefused, match="gap"):
+            updates.at(9)
+        assert [next(updates).version, next(updates).version] == [3, 4]
+        assert updates.poll(0.01) is None
+        assert updates.lineage.served(None) is updates.lineage.head
 
 
 def test_since_gives_every_later_version(channel: Channel) -> None:
