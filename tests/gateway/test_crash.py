@@ -15,7 +15,10 @@ import pytest
 
 from services.local.ports import free_port
 from tailrace import topics
+from tailrace.events import Coordinates, Receipt
 from tailrace.log.kafka import KafkaLog
+from tailrace.stream import Writer
+from tailrace.wire import Wire
 from tests.gateway.conftest import MODEL, read, wait_for
 from tests.gateway.fakevllm import wait_until
 
@@ -76,6 +79,9 @@ class Child:
         except httpx.TransportError:
             return None
 
+    def outcome(self, feedback_id: str) -> str:
+        return self.http.get(f"/v1/feedback/{feedback_id}").json()["outcome"]
+
     def ended(self) -> int:
         assert self.process is not None
         return self.process.wait(30)
@@ -121,6 +127,15 @@ def test_killed_over_a_feedback(child, kafka, broker, prefix, point, with_kafka)
     assert child.say(answer, 7).status_code == 202
     ids = [record.feedback_id for record in wait_for(kafka, topics.FEEDBACK, 1, prefix)]
     assert set(ids) == {f"{answer}!f7"}
+    # And the fold of the gateway that came after tells what became of it.
+    writer = Writer(kafka.producer(), Wire(), prefix=prefix)
+    source = Coordinates(topic=topics.FEEDBACK.name, partition=0, offset=0)
+    receipt = Receipt(
+        stage="rewards", subject_id=ids[0], event_time_ms=1, outcome="joined", source=source
+    )
+    writer.write(topics.RECEIPTS, receipt).result(10.0)
+    wait_until(lambda: child.outcome(ids[0]) == "joined", "the fold")
+    writer.producer.close()
 
 
 def test_killed_while_the_spool_drains(child, kafka, broker, prefix):
