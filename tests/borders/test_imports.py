@@ -13,7 +13,10 @@ import pytest
 ROOT = Path(__file__).parents[2]
 LIBRARY = sorted((ROOT / "shared/tailrace").rglob("*.py"))
 SERVICES = sorted((ROOT / "services").rglob("*.py"))
-HEAVY = ("torch", "vllm", "faust", "river", "starlette", "numba", "transformers", "redis")
+HEAVY = (
+    *("torch", "vllm", "faust", "river", "starlette", "numba", "transformers", "redis"),
+    *("cryptography", "fsspec", "model_signing"),
+)
 
 
 def imports(file: Path) -> Iterator[str]:
