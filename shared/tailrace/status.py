@@ -1,7 +1,8 @@
 """What ``tailrace status`` says: processes, topics, versions, engines, what waits.
 
-:func:`gather` reads a little of the log (manifests, the last hour's acks and alarms) and asks the
-processes of a local system for their health; :func:`in_words` is the same for people.
+:func:`gather` reads a little of the log (manifests, releases, the last hour's acks and alarms) and
+asks the processes of a local system for their health; :func:`in_words` is the same for people.
+:mod:`tailrace.versions` says more about versions.
 """
 
 from __future__ import annotations
@@ -13,13 +14,17 @@ from typing import Any
 import urllib.error
 import urllib.request
 
-from tailrace import topics
+import msgspec
+
+from tailrace import topics, versions
 from tailrace.errors import InvalidRecord, LogError
-from tailrace.events import Alarm, ModelAck, ModelUpdate
+from tailrace.events import Alarm
 from tailrace.log.base import Log
 from tailrace.settings import Common
 from tailrace.stream import Decoder, read_all
 from tailrace.topics import Topic, named
+from tailrace.weights.lineage import Lineage
+from tailrace.weights.releases import Releases
 from tailrace.wire import Wire
 
 _HOUR_MS = 3_600_000
@@ -49,9 +54,14 @@ def gather(log: Log, common: Common, *, now_ms: int | None = None) -> dict[str, 
         }
     if all("error" in row for row in found["topics"].values()):
         raise LogError(f"no topic of tailrace on {common.kafka} (prefix {common.prefix!r})")
-    decoder = Decoder(log, Wire(common.registry), prefix=common.prefix)
-    found["versions"] = _versions(log, decoder, common)
-    found["engines"] = _engines(log, decoder, common, now_ms)
+    wire = Wire(common.registry)
+    decoder = Decoder(log, wire, prefix=common.prefix)
+    lineage, releases = versions.read(log, wire, common)
+    found["versions"] = _versions(log, common, lineage, releases)
+    found["engines"] = {
+        engine.engine: msgspec.to_builtins(engine)
+        for engine in versions.engines(log, decoder, common, now_ms=now_ms)
+    }
     found["alarms"] = [
         {"stream": event.stream, "state": event.state, "detector": event.detector}
         for event in _recent(log, decoder, topics.ALARMS, common, now_ms)
@@ -90,43 +100,27 @@ def _health(url: str) -> str:
         return f"does not answer: {getattr(error, 'reason', error)}"
 
 
-def _versions(log: Log, decoder: Decoder, common: Common) -> dict[str, Any]:
-    name = named(topics.MODEL_UPDATES, common.prefix)
-    updates: list[ModelUpdate] = []
-    for record in read_all(log, name, committed_only=True):
-        try:
-            event = decoder.decode(record)
-        except InvalidRecord:
-            continue
-        if isinstance(event, ModelUpdate) and event.model == common.model:
-            updates.append(event)
-    if not updates:
-        return {"published": 0, "head": None, "undecided": None}
-    head = updates[-1]
-    decided = {r.partition: r.end - len(r.held) for r in head.ranges}
+def _versions(log: Log, common: Common, lineage: Lineage, releases: Releases) -> dict[str, Any]:
+    head, served = lineage.head, lineage.served(releases.newest)
+    trained = lineage.served(releases.followed)
+    found: dict[str, Any] = {
+        "published": len(lineage.updates),
+        "release": versions.release_in_words(releases.newest),
+    }
+    if head is None or served is None or trained is None:
+        return found | {"head": None, "undecided": None}
+    decided = {r.partition: r.end - len(r.held) for r in trained.ranges}
     ends = log.ends(named(topics.TRAJECTORIES, common.prefix))
     starts = log.starts(named(topics.TRAJECTORIES, common.prefix))
-    return {
-        "published": len(updates),
+    return found | {
         "head": head.version,
+        "served": served.version,
+        "trained": trained.version,
         "kind": head.kind,
         "digest": head.digest,
         "created_ms": head.created_ms,
         "undecided": sum(end - max(decided.get(p, 0), starts[p]) for p, end in ends.items()),
     }
-
-
-def _engines(log: Log, decoder: Decoder, common: Common, now_ms: int) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for event in _recent(log, decoder, topics.MODEL_ACKS, common, now_ms):
-        if isinstance(event, ModelAck) and event.model in (None, common.model):
-            found[event.engine] = {
-                "version": event.version,
-                "state": event.state,
-                "reason": event.reason,
-                "seconds_ago": round((now_ms - event.event_time_ms) / 1000, 1),
-            }
-    return found
 
 
 def _recent(log: Log, decoder: Decoder, topic: Topic, common: Common, now_ms: int) -> list[object]:
@@ -145,21 +139,21 @@ def in_words(found: dict[str, Any]) -> list[str]:
     lines = [f"kafka {found['kafka']}  prefix {found['prefix']!r}  model {found['model']}"]
     for name, health in found["processes"].items():
         lines.append(f"  {name:<12} {health}")
-    versions = found["versions"]
-    if versions["head"] is None:
+    known = found["versions"]
+    if known["head"] is None:
         lines.append("versions: none published")
     else:
         lines.append(
-            f"versions: {versions['published']} published, head {versions['head']} "
-            f"({versions['kind']}, {str(versions['digest'])[:12]}), "
-            f"{versions['undecided']} trajectories undecided"
+            f"versions: {known['published']} published, head {known['head']} "
+            f"({known['kind']}, {str(known['digest'])[:12]}), "
+            f"{known['undecided']} trajectories undecided"
         )
-    for name, engine in found["engines"].items():
-        why = f" ({engine['reason']})" if engine["reason"] else ""
         lines.append(
-            f"engine {name}: {engine['state']} version {engine['version']}{why}, "
-            f"{engine['seconds_ago']:.0f} s ago"
+            f"release: {known['release']}; served is {known['served']}, "
+            f"trained on is {known['trained']}"
         )
+    for engine in found["engines"].values():
+        lines.append(versions.engine_in_words(msgspec.convert(engine, versions.Engine)))
     for alarm in found["alarms"][-5:]:
         lines.append(f"alarm {alarm['stream']}: {alarm['state']} ({alarm['detector']})")
     lines.append("records:")

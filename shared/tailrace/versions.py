@@ -86,17 +86,7 @@ def gather(log: Log, common: Common, *, now_ms: int | None = None) -> Models:
     """
     now_ms = time.time_ns() // 1_000_000 if now_ms is None else now_ms
     wire = Wire(common.registry)
-    subscriber = Subscriber(
-        log, wire, model=common.model, prefix=common.prefix, trust=common.trusted_keys
-    )
-    releases = Releases(log, wire, model=common.model, prefix=common.prefix)
-    try:
-        subscriber.catch_up()
-        releases.poll()
-    finally:
-        subscriber.close()
-        releases.close()
-    lineage = subscriber.lineage
+    lineage, releases = read(log, wire, common)
     found = engines(log, Decoder(log, wire, prefix=common.prefix), common, now_ms=now_ms)
     served, trained = lineage.served(releases.newest), lineage.served(releases.followed)
     return Models(
@@ -107,6 +97,21 @@ def gather(log: Log, common: Common, *, now_ms: int | None = None) -> Models:
         versions=list(_versions(lineage, trained, found)),
         engines=found,
     )
+
+
+def read(log: Log, wire: Wire, common: Common) -> tuple[Lineage, Releases]:
+    """The versions of the model and its releases, as far as there are any now."""
+    subscriber = Subscriber(
+        log, wire, model=common.model, prefix=common.prefix, trust=common.trusted_keys
+    )
+    releases = Releases(log, wire, model=common.model, prefix=common.prefix)
+    try:
+        subscriber.catch_up()
+        releases.poll()
+    finally:
+        subscriber.close()
+        releases.close()
+    return subscriber.lineage, releases
 
 
 def _versions(

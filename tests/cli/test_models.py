@@ -13,7 +13,7 @@ import pytest
 import torch
 import transformers
 
-from tailrace import cli, topics, versions
+from tailrace import cli, status, topics, versions
 from tailrace.events import ModelAck, ModelUpdate
 from tailrace.log import kafka
 from tailrace.log.base import Log
@@ -210,6 +210,10 @@ def test_what_is_listed(memory: Play) -> None:
     memory.give("pin", 3)
     found = versions.gather(memory.scene.log, memory.common)
     assert (found.served, found.trained) == (3, 1)
+    seen = status.gather(memory.scene.log, memory.common)
+    assert (seen["versions"]["served"], seen["versions"]["trained"]) == (3, 1)
+    assert seen["engines"]["one"]["version"] == 3 and not seen["engines"]["one"]["stale"]
+    assert any("version 3 is pinned; served is 3" in line for line in status.in_words(seen))
     lines = versions.in_words(found, limit=2)
     assert "version 3 is pinned; served is 3, trained on is 1" in lines[0]
     assert len(lines) == 2 + 2 + 1
