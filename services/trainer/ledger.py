@@ -1,4 +1,4 @@
-"""After a restart: back to the last published version, bit for bit where that is possible.
+"""After a restart or a rollback: back to a published version, bit for bit where that is possible.
 
     newest checkpoint that the log knows (or version 0 from the model folder)
       │ its Steps since, by the log: same inputs in the same order, same lr, same seeds
@@ -6,7 +6,7 @@
     last published version ── digest equal? ── yes: go on as if nothing had happened
                                             └─ no:  reseeded: masters from the published bfloat16
                                                     weights, moments and baseline from the
-                                                    checkpoint
+                                                    checkpoint (without one: from nothing)
 
 Ranges and held records are those of the last version's manifest; decided ids are the checkpoint's
 and those of the receipts since. Nothing here writes to the log. Called once by
@@ -58,6 +58,8 @@ class Recovery(msgspec.Struct, frozen=True, kw_only=True):
     """Steps taken again."""
     reseeded: str | None = None
     """Why the optimizer goes on from published weights; None: it goes on from its own."""
+    optimizer_reset: bool = False
+    """Reseeded without any checkpoint: its moments begin at nothing."""
     checkpoint_version: int = 0
     """Of the checkpoint that it came from; the model folder is that of version 0."""
 
@@ -97,7 +99,9 @@ class Ledger:
         taken = [s.step for found in steps.values() for s in found]
         learner.steps = max(taken, default=meta.step if meta else 0)
         return Recovery(
-            reseeded=reason, checkpoint_version=meta.version if meta else chain[0].version
+            reseeded=reason,
+            optimizer_reset=meta is None,
+            checkpoint_version=meta.version if meta else chain[0].version,
         )
 
     def _replay(

@@ -240,6 +240,8 @@ class Trainer:
         self._settle(answers, "trained")
         if self._alarmed:
             self._alarm("cleared", f"step {number} is finite")
+        if self._reseeded:
+            figures = figures | {"optimizer_reset": float(self.recovery.optimizer_reset)}
         step = step_of(
             settings,
             answers,

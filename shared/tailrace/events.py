@@ -264,7 +264,8 @@ class Step(Struct, frozen=True, kw_only=True):
     code: str | None = None
     torch: str | None = None
     reseeded: bool = False
-    """The optimizer went on from published weights, not from its own checkpoint."""
+    """The optimizer went on from published weights, not from its own checkpoint; the figure
+    ``optimizer_reset`` says whether its moments began at nothing."""
     figures: dict[str, float] = {}
 
 
@@ -334,7 +335,7 @@ class ModelAck(Struct, frozen=True, kw_only=True):
     version: int = 0
     event_time_ms: int
     state: str = ""
-    """``applied``, ``refused`` or ``serving``."""
+    """``applied``, ``refused`` or ``serving``; ``loaded``: an adapter beside what is served."""
     reason: str | None = None
     apply_ms: float | None = None
     pause_ms: float | None = None

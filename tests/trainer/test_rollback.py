@@ -203,6 +203,7 @@ def test_without_a_way_back_through_the_ledger_it_goes_on_from_the_published_wei
     mill.put(*(sampled(n, 4) for n in range(30, 38)))
     run(trainer)
     assert [step.reseeded for step in mill.steps()] == [False, False, False, True]
+    assert mill.steps()[3].figures["optimizer_reset"] == 1.0, "there was no checkpoint at all"
     assert mill.audit().ok
 
 
