@@ -21,6 +21,7 @@ count.
 from __future__ import annotations
 
 from collections.abc import Sequence
+import ctypes
 from itertools import pairwise
 import multiprocessing
 from pathlib import Path
@@ -39,6 +40,8 @@ from tailrace.weights.tensors import Tensor, Tensors, digest
 
 STEP = 6
 """The step that is measured, the first being 1."""
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+"""Of glibc's mallopt."""
 TENSOR_SHAPE = (4096, 2048)
 """Of the random models' tensors."""
 
@@ -97,7 +100,14 @@ def compare(lr: float, base: Tensors, new: Tensors, repeats: int) -> dict[str, A
 
 
 def scaling(parameters: Sequence[int], repeats: int) -> list[dict[str, Any]]:
-    """A row per size of the model, see the issue's keys."""
+    """A row per size of the model, see the issue's keys.
+
+    Memory that is freed stays with the process: to get new pages from the system for a model of
+    3 GB can take longer than to apply an update to it, and is no figure of the codec's.
+    """
+    libc = ctypes.CDLL(None)
+    libc.mallopt(_M_MMAP_MAX, 0)
+    libc.mallopt(_M_TRIM_THRESHOLD, -1)
     rows = []
     for wanted in parameters:
         base, new = _random_update(wanted)
