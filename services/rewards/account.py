@@ -32,11 +32,14 @@ class Account:
         self.by_offset: dict[int, Heard] = {}
 
     def find(self, feedback_id: str, record: LogRecord) -> Heard | None:
-        """The feedback of an id before a record, if the correction horizon still remembers it."""
+        """The feedback of an id before a record, if the correction horizon and the number of
+        records still remember it."""
         for heard in reversed(self._by_id.get(feedback_id, ())):
             if heard.fact.offset < record.offset:
-                recent = record.time_ms - heard.fact.time_ms <= self._spec.horizon_ms
-                return heard if recent else None
+                newest_ms = max(heard.fact.time_ms, heard.newest_ms)
+                recent = record.time_ms - newest_ms <= self._spec.horizon_ms
+                near = record.offset - heard.fact.offset <= self._spec.max_records
+                return heard if recent and near else None
         return None
 
     def repeated(self, record: LogRecord, event: events.Feedback) -> str | None:
@@ -70,6 +73,7 @@ class Account:
             kind=kind,
             preferred_over=loser,
             final=metric is not None and metric.final and not retract,
+            source=event.source,
             body=feedback_json.same(event),
         )
 
@@ -79,9 +83,12 @@ class Account:
         self._by_id.setdefault(fact.feedback_id, []).append(heard)
         self.by_offset[fact.offset] = heard
         target = None if fact.target is None else self.by_offset.get(fact.target)
-        if target is not None and fact.retract:
+        if target is None:
+            return heard
+        heard.newest_ms = max(heard.newest_ms, target.newest_ms)
+        if fact.retract:
             target.withdrawn.append(fact)
-        elif target is not None:
+        else:
             target.replaced.append(heard)
         return heard
 

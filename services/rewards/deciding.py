@@ -6,6 +6,7 @@ was stored in part is completed to the same parts. Called by the join.
 
 from __future__ import annotations
 
+from collections import Counter
 import json
 
 from services.rewards import emission, facts, naming, session
@@ -17,18 +18,28 @@ from services.rewards.spec import Spec
 from services.rewards.verifiers import NOTHING, Answer, Verifiers
 from tailrace import events, ids
 
-RANK = ("joined", "corrected", "late", "unconsented", "replaced", "withdrawn", "orphan")
-"""Of several fates (session feedback has one for each turn) the first of these is the outcome."""
+EVICTED = "evicted"
+RANK = ("joined", "corrected", "late", EVICTED, "unconsented", "replaced", "withdrawn", "orphan")
+"""Of several fates (session feedback has one for each turn) the first of these is the outcome; what
+was evicted is late."""
 
 
 class Decider:
     """Decides for one partition. ``store`` gives back the content of prompts and outputs."""
 
-    def __init__(self, spec: Spec, memory: Memory, store: facts.Reader, partition: int) -> None:
+    def __init__(
+        self,
+        spec: Spec,
+        memory: Memory,
+        store: facts.Reader,
+        partition: int,
+        counts: Counter[tuple[str, str]],
+    ) -> None:
         self._spec = spec
         self._hash = spec.hash()
         self._verifiers = Verifiers(spec.verifiers)
         self._memory = memory
+        self._counts = counts
         self._store = store
         self._partition = partition
 
@@ -37,13 +48,20 @@ class Decider:
         memory = self._memory
         entries: dict[Entry, None] = {}
         bare: dict[Interaction, None] = {}
-        for what in (*memory.due(view.time_ms), *memory.dirty):
-            if isinstance(what, Entry):
-                entries[what] = None
-            elif isinstance(what, Interaction):
-                bare[what] = None
-            else:
+        leaving = memory.leaving(view.evicted_ms)
+        left = [entry for interaction in leaving for entry in interaction.entries.values()]
+        for what in (*memory.due(view.time_ms), *memory.dirty, *leaving, *left):
+            if isinstance(what, Heard):
                 memory.pending.update({what} & memory.unsettled)
+            elif isinstance(what, Interaction):
+                if not view.gone(what.id):
+                    bare[what] = None
+            elif not view.gone(what.interaction.id):
+                entries[what] = None
+            else:
+                memory.ask(what)
+        for entry in left:
+            memory.ask(entry)
         memory.dirty.clear()
         closings = [c for entry in entries if (c := self._look(entry, view)) is not None]
         closings += [c for one in bare if (c := self._look_bare(one, view)) is not None]
@@ -54,6 +72,10 @@ class Decider:
                 memory.dirty.add(entry)
         settled = self._settle_all(list(entries), list(bare), view)
         memory.apply(Verdict(tick=view.offset, time_ms=view.time_ms, settled=settled))
+        for interaction in leaving:
+            prompt, outputs = memory.release(interaction)
+            self._counts["prompts", EVICTED] += prompt
+            self._counts["outputs", EVICTED] += outputs
         return closings, settled
 
     def trajectory(self, closing: Closing, time_ms: int) -> emission.Send:
@@ -82,13 +104,14 @@ class Decider:
             return None
         if output is None or output.offset >= view.outputs:
             return None
+        evicted = view.evicts(interaction.id)
         if not interaction.seen(view):
-            if output.time_ms + spec.orphan_ms <= view.time_ms:
+            if evicted or output.time_ms + spec.orphan_ms <= view.time_ms:
                 return Closing(interaction_id=interaction.id, choice=entry.choice, orphan=True)
             self._memory.schedule(output.time_ms + spec.orphan_ms, entry)
             return None
         deadline_ms = entry.deadline_ms(spec, view)
-        if deadline_ms > view.time_ms:
+        if deadline_ms > view.time_ms and not evicted:
             self._memory.schedule(deadline_ms, entry)
             return None
         return self._closing(entry, view, deadline_ms, view.feedback)
@@ -183,6 +206,7 @@ class Decider:
         if any(offset < view.outputs for offset in outputs):
             return None
         waited = prompt.time_ms + self._spec.orphan_ms <= view.time_ms
+        waited = waited or view.evicts(interaction.id)
         if waited and prompt.offset < view.prompts:
             return Closing(interaction_id=interaction.id, choice=-1, orphan=True)
         self._memory.dirty.add(interaction)  # not below this tick's ends yet
@@ -203,29 +227,38 @@ class Decider:
         fact, spec = heard.fact, self._spec
         if heard.settled_by is not None or fact.offset >= view.feedback:
             return None
-        targets = list(self._memory.about(fact))
+        targets = [e for e in self._memory.about(fact) if not view.gone(e.interaction.id)]
         if fact.interaction_id is None:
-            if view.time_ms < fact.time_ms:
+            now = fact.time_ms <= view.evicted_ms
+            if view.time_ms < fact.time_ms and not now:
                 return None  # outputs that were appended before it may not have been read yet
             targets = [e for e in targets if _seen(e, view) and e.share(heard, view) is not None]
-        if not targets:
-            waited = fact.time_ms + spec.orphan_ms <= view.time_ms
-            return Settled(offset=fact.offset, outcome="orphan") if waited else None
-        fates = []
+            now = now or any(view.evicts(entry.interaction.id) for entry in targets)
+        else:
+            turns = [turn for turn, _ in fact.answers]
+            now = any(map(view.evicts, turns)) or all(map(view.gone, turns))
+        fates: list[tuple[str, str | None]] = []
         for entry in sorted(targets, key=lambda entry: (entry.interaction.id, entry.choice)):
             fate = entry.fate(heard, spec, view)
+            if now and (fate is None or fate[0] == "orphan"):
+                fate = EVICTED, None
             if fate is None:
                 return None
             fates.append(fate)
-        outcome = min((outcome for outcome, _ in fates), key=RANK.index)
+        if not fates and not now and fact.time_ms + spec.orphan_ms > view.time_ms:
+            return None
+        nobody = EVICTED if now else "orphan"
+        outcome = min((outcome for outcome, _ in fates), key=RANK.index, default=nobody)
         return Settled(
             offset=fact.offset,
-            outcome=outcome,
+            outcome="late" if outcome == EVICTED else outcome,
             reason=self._reason(outcome, heard),
             trajectories=[trajectory for _, trajectory in fates if trajectory is not None],
         )
 
     def _reason(self, outcome: str, heard: Heard) -> str | None:
+        if outcome == EVICTED:
+            return EVICTED
         if outcome == "late":
             return "closed"
         if outcome not in ("joined", "corrected"):

@@ -138,7 +138,7 @@ def trajectory(
         output_log_time_ms=output.time_ms,
         first_feedback_log_time_ms=min(times, default=None),
         last_feedback_log_time_ms=max(times, default=None),
-        closed_log_time_ms=time_ms if closing.revision else closing.deadline_ms,
+        closed_log_time_ms=time_ms if closing.revision else min(closing.deadline_ms, time_ms),
         content=content,
     )
     return Send(_fitted(made), naming.session_of(closing.interaction_id).encode(), partition)

@@ -28,15 +28,30 @@ class View(msgspec.Struct, frozen=True):
     prompts: int
     outputs: int
     feedback: int
+    gone_ms: int = -1
+    """Interactions that began up to then were evicted by earlier ticks."""
+    evicted_ms: int = -1
+    """Those that began up to then are evicted by this one."""
+
+    def gone(self, interaction_id: str) -> bool:
+        """Whether an earlier tick evicted an interaction."""
+        return naming.turn_time_ms(interaction_id) <= self.gone_ms
+
+    def evicts(self, interaction_id: str) -> bool:
+        """Whether this tick does."""
+        return self.gone_ms < naming.turn_time_ms(interaction_id) <= self.evicted_ms
 
 
 class Heard:
     """A feedback record in memory, with what later records did to it and what it came to."""
 
-    __slots__ = ("fact", "replaced", "settled_by", "withdrawn")
+    __slots__ = ("fact", "newest_ms", "replaced", "settled_by", "withdrawn")
 
     def __init__(self, fact: FeedbackFact) -> None:
         self.fact = fact
+        turns = [naming.turn_time_ms(turn) for turn, _ in fact.answers]
+        self.newest_ms = max(turns, default=fact.time_ms)
+        """When the newest turn began that it, or what it replaces or retracts, is about."""
         self.replaced: list[Heard] = []
         self.withdrawn: list[FeedbackFact] = []
         self.settled_by: int | None = None
@@ -83,7 +98,8 @@ class Session:
         self.id = session_id
         self.spec = spec
         self.interactions: dict[str, Interaction] = {}
-        self.heard: list[Heard] = []
+        self.heard: dict[int, Heard] = {}
+        """By offset."""
         self.changed()
 
     def changed(self) -> None:
@@ -125,7 +141,8 @@ class Entry:
         self.interaction = interaction
         self.choice = choice
         self.output: OutputFact | None = None
-        self.heard: list[Heard] = []
+        self.heard: dict[int, Heard] = {}
+        """By offset."""
         self.closings: list[tuple[int, Closing]] = []
         """(tick offset, closing), oldest first: the first one and its revisions."""
         self.credit: dict[int, Credit] = {}
@@ -142,8 +159,8 @@ class Entry:
 
     def spoken(self, view: View) -> Iterator[Heard]:
         """All that was said about this choice, and about the session after its output."""
-        yield from self.heard
-        for heard in self.interaction.session.heard:
+        yield from self.heard.values()
+        for heard in self.interaction.session.heard.values():
             if self.share(heard, view) is not None:
                 yield heard
 
@@ -181,14 +198,14 @@ class Entry:
             return True
         if self.closings and self.closings[-1][0] >= view.offset:
             return True  # what came after the deadline, but below the ends, is the next tick's
-        shared = [heard for heard in session.heard if self._precedes(heard.fact)]
+        shared = [heard for heard in session.heard.values() if self._precedes(heard.fact)]
         if shared and session.unseen(view):
             return True
         if any(heard.fact.time_ms > view.time_ms for heard in shared):
             return True
         return any(
             fact.offset >= view.feedback
-            for heard in (*self.heard, *shared)
+            for heard in (*self.heard.values(), *shared)
             for fact in (heard.fact, *heard.later())
         )
 

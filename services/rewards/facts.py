@@ -116,6 +116,8 @@ class FeedbackFact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     preferred_over: tuple[str, int] | None = None
     """The interaction and choice that lost."""
     final: bool = False
+    source: str | None = None
+    """user, implicit or grader; None: it was kept before this was."""
     body: bytes = b""
     """Digest of everything that makes the same id a duplicate or a conflict."""
 
@@ -194,6 +196,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     part: int = 0
     closings: list[Closing] = []
     settled: list[Settled] = []
+    evicted_ms: int = 0
+    """Turns that began up to then are evicted. 0: the tick moved that no further."""
 
 
 _ENCODER = msgspec.msgpack.Encoder()

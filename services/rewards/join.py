@@ -26,7 +26,7 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from services.rewards import admission, emission, facts, session
+from services.rewards import admission, emission, facts, naming, session
 from services.rewards.account import Account
 from services.rewards.deciding import Decider
 from services.rewards.emission import DeadLetter, Out
@@ -55,8 +55,8 @@ class Join:
         self._partitions = partitions
         self._store = store
         self._committed = dict(self.positions)
-        self._memory = Memory(spec, Account(spec), partition)
-        self._decider = Decider(spec, self._memory, store, partition)
+        self._memory = Memory(spec, Account(spec), partition, store)
+        self._decider = Decider(spec, self._memory, store, partition, self.counts)
         self._refused: dict[int, facts.Refusal] = {}
         self._ticked_ms = 0
         self._ticks = Ticks(partition, store, self.positions, self._committed)
@@ -106,8 +106,10 @@ class Join:
             self._ticks.verdicts[offset].sort(key=lambda verdict: verdict.part)
             for verdict in self._ticks.verdicts[offset]:
                 self._memory.apply(verdict)
+                if verdict.evicted_ms:
+                    self._memory.retention.window.cut(offset, verdict.evicted_ms)
                 key = key_of(self.partition, "verdict", offset, verdict.part)
-                self._memory.expire_verdict(key, verdict)
+                self._memory.retention.verdict(key, verdict)
         self.positions.update(committed)
         self._committed.update(committed)
         self._ticks.restore(kinds.get("ticks", ()))
@@ -167,7 +169,7 @@ class Join:
     def _keep_refusal(self, offset: int, refusal: facts.Refusal) -> bytes:
         self._refused[offset] = refusal
         key = key_of(self.partition, "refused", offset)
-        self._memory.expire(key, refusal.time_ms + self.spec.lifetime_ms)
+        self._memory.retention.expire(key, 0)  # once its offset is committed it is not read again
         return key
 
     def _on_turn(
@@ -182,11 +184,6 @@ class Join:
                 if refused.outcome == "late"
                 else [DeadLetter(record, refused.reason, str(refused))]
             )
-        known = self._memory.known_turn(event)
-        if known is not None:
-            if known != record.offset:
-                self.counts[kind, "repeated"] += 1
-            return []
         if isinstance(event, events.Prompt) and event.learn is not True:
             event = msgspec.structs.replace(event, content=None)
         key = key_of(self.partition, kind, record.offset)
@@ -194,9 +191,19 @@ class Join:
         if self.spec.implicit and isinstance(event, events.Prompt) and event.content is not None:
             mark = session.mark(event.content.messages)
         value = facts.encode(facts.Kept(record.time_ms, event, mark))
+        # First, and of repetitions too: whether those are known is no function of the log.
         if len(value) > facts.MAX_VALUE_BYTES:
             self.counts[kind, "too_large"] += 1
             return [DeadLetter(record, "too_large", f"{len(value)} bytes to keep")]
+        known = self._memory.known_turn(event)
+        if known == record.offset:
+            return []
+        if known is not None:
+            self.counts[kind, "repeated"] += 1
+            return []
+        if naming.turn_time_ms(event.interaction_id) <= self._memory.retention.window.cut_ms:
+            self.counts[kind, "evicted"] += 1  # every tick that could see it says so
+            return []
         self._store.insert(key, value)
         if isinstance(event, events.Prompt):
             self._memory.take_prompt(facts.prompt_fact(record.offset, value))
@@ -249,21 +256,37 @@ class Join:
         return out
 
     def _act(self, offset: int, tick: events.Tick) -> list[Out]:
-        view = View(offset, tick.event_time_ms, *(tick.ends[kind] for kind in INPUTS))
         parts = self._ticks.verdicts.pop(offset, [])
+        window = self._memory.retention.window
+        gone_ms, wanted_ms = window.slide(offset, tick.ends)
+        evicted_ms = max(gone_ms, parts[0].evicted_ms) if parts else wanted_ms
+        prompts, outputs, feedback = (tick.ends[kind] for kind in INPUTS)
+        view = View(*(offset, tick.event_time_ms, prompts, outputs, feedback, gone_ms, evicted_ms))
         closings, settled = self._decider.decide(view)
-        for now, also in facts.in_parts(closings, settled):
+        moved_ms = evicted_ms if evicted_ms > gone_ms else 0
+        if moved_ms:
+            window.cut(offset, moved_ms)
+        decided = list(facts.in_parts(closings, settled))
+        if moved_ms and not (parts or decided):
+            decided = [([], [])]
+        for now, also in decided:
             verdict = Verdict(
-                tick=offset, time_ms=view.time_ms, part=len(parts), closings=now, settled=also
+                tick=offset,
+                time_ms=view.time_ms,
+                part=len(parts),
+                closings=now,
+                settled=also,
+                evicted_ms=moved_ms,
             )
             key = key_of(self.partition, "verdict", offset, verdict.part)
             self._store.insert(key, facts.encode(verdict))
-            self._memory.expire_verdict(key, verdict)
+            self._memory.retention.verdict(key, verdict)
             parts.append(verdict)
         out = [item for verdict in parts for item in self._emit(verdict)]
         self._ticks.acted(offset, tick, parts)
         # A tick later than they expire: what this one closed, the next one may still correct.
-        self._ticks.doom(offset, tick, self._memory.expired(self._ticked_ms))
+        doomed = self._memory.retention.expired(self._ticked_ms)
+        self._ticks.doom(offset, tick, doomed + self._memory.retention.evicted(evicted_ms))
         self._ticked_ms = tick.event_time_ms
         for key in self._ticks.collect():
             self._delete(key, tick.event_time_ms)
@@ -273,21 +296,23 @@ class Join:
         for closing in verdict.closings:
             if not closing.orphan:
                 yield self._decider.trajectory(closing, verdict.time_ms)
-            elif closing.choice < 0:
-                self.counts["prompts", "orphan"] += 1
-            else:
-                self.counts["outputs", "orphan"] += 1
+                continue
+            kind = "prompts" if closing.choice < 0 else "outputs"
+            evicted = naming.turn_time_ms(closing.interaction_id) <= verdict.evicted_ms
+            self.counts[kind, "evicted" if evicted else "orphan"] += 1
         for settled in verdict.settled:
             fact = self._memory.account.by_offset[settled.offset].fact
             yield emission.settled(self.partition, fact, settled, verdict.time_ms)
 
     def _delete(self, key: bytes, time_ms: int) -> None:
+        if self._store.get(key) is None:
+            return  # it was both too old and too much
         _, kind, offset = facts.parse_key(key)
         source = {"verdict": "ticks", "refused": "feedback"}.get(kind, kind)
         if self._committed[source] <= offset or (
             kind == "verdict" and offset in self._ticks.verdicts
         ):
-            self._memory.expire(key, time_ms + 1)
+            self._memory.retention.expire(key, time_ms + 1)
             return
         self._memory.forget(kind, offset)
         if kind == "refused":

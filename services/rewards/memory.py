@@ -8,13 +8,13 @@ all of it.
 from __future__ import annotations
 
 from collections.abc import Iterator
-import heapq
-from itertools import count
 
-from services.rewards import naming
+from services.rewards import facts, naming
 from services.rewards.account import Account
+from services.rewards.agenda import Agenda
 from services.rewards.entry import Entry, Heard, Interaction, Session
-from services.rewards.facts import FeedbackFact, OutputFact, PromptFact, Verdict, key_of
+from services.rewards.facts import FeedbackFact, OutputFact, PromptFact, Verdict
+from services.rewards.retention import Retention
 from services.rewards.spec import Spec
 from tailrace import events
 
@@ -22,7 +22,7 @@ from tailrace import events
 class Memory:
     """One partition's index."""
 
-    def __init__(self, spec: Spec, account: Account, partition: int) -> None:
+    def __init__(self, spec: Spec, account: Account, partition: int, store: facts.Reader) -> None:
         self.account = account
         self.sessions: dict[str, Session] = {}
         self.open: set[Entry] = set()
@@ -34,12 +34,11 @@ class Memory:
         self.dirty: set[Entry | Interaction] = set()
         """To be looked at by the next tick, whatever its time."""
         self.pending: set[Heard] = set()
-        """Unsettled feedback that every tick asks about: of sessions, or past the time-out."""
+        """Unsettled feedback that every tick asks about: of sessions, of what was evicted, or past
+        the time-out."""
+        self.retention = Retention(spec, partition, store, account, self.sessions)
         self._spec = spec
-        self._partition = partition
-        self._due: list[tuple[int, int, Entry | Interaction | Heard]] = []
-        self._expiry: list[tuple[int, bytes]] = []
-        self._number = count()
+        self._due: Agenda[Entry | Interaction | Heard] = Agenda(self._is_here)
         self._prompts: dict[int, Interaction] = {}
         self._outputs: dict[int, Entry] = {}
 
@@ -67,7 +66,7 @@ class Memory:
             self.bare.add(interaction)
         # Also where an output is known: it may lie beyond the ends of the tick that gives up.
         self.schedule(fact.time_ms + self._spec.orphan_ms, interaction)
-        self._expire_turn("prompts", fact.offset, interaction)
+        self.retention.turn("prompts", fact, interaction.turn_ms)
 
     def take_output(self, fact: OutputFact) -> None:
         """Index an output."""
@@ -76,28 +75,27 @@ class Memory:
         entry.output = fact
         session = interaction.session
         session.changed()
-        if any(heard.fact.time_ms >= fact.time_ms for heard in session.heard):
+        if any(heard.fact.time_ms >= fact.time_ms for heard in session.heard.values()):
             self._soil(session)  # one turn more between the others
         self._outputs[fact.offset] = entry
         if interaction.orphaned_by is None:
             self.open.add(entry)
         self.bare.discard(interaction)
         self.dirty.add(entry)
-        self._expire_turn("outputs", fact.offset, interaction)
+        self.retention.turn("outputs", fact, interaction.turn_ms)
 
     def take_feedback(self, fact: FeedbackFact) -> Heard:
         """Index a feedback record that was let in."""
         heard, spec = self.account.take(fact), self._spec
-        key = key_of(self._partition, "feedback", fact.offset)
-        self.expire(key, self._newest_ms(fact) + spec.lifetime_ms + spec.slack_ms)
+        self.retention.feedback(heard)
         if not fact.retract:
             if fact.interaction_id is None:
                 session = self._session(fact.subject)
-                session.heard.append(heard)
+                session.heard[fact.offset] = heard
                 session.changed()
                 self.pending.add(heard)
             for interaction_id, choice in fact.answers:
-                self._interaction(interaction_id).entry(choice).heard.append(heard)
+                self._interaction(interaction_id).entry(choice).heard[fact.offset] = heard
             self.unsettled.add(heard)
             self.schedule(fact.time_ms + spec.orphan_ms, heard)
         target = None if fact.target is None else self.account.by_offset.get(fact.target)
@@ -131,11 +129,12 @@ class Memory:
                 self.bare.discard(interaction)
                 self.open.difference_update(interaction.entries.values())
                 continue
-            entry = interaction.entry(closing.choice)
-            self.open.discard(entry)
-            if not closing.orphan and (interaction.prompt is None or entry.output is None):
+            entry = interaction.entries.get(closing.choice)
+            if entry is None or entry.output is None or not (closing.orphan or interaction.prompt):
                 self._drop(interaction)  # a worker was killed while it deleted this
-            elif closing.orphan:
+                continue
+            self.open.discard(entry)
+            if closing.orphan:
                 entry.orphaned_by = verdict.tick
             else:
                 entry.closed(verdict.tick, closing)
@@ -148,37 +147,41 @@ class Memory:
 
     def schedule(self, time_ms: int, what: Entry | Interaction | Heard) -> None:
         """Have something looked at by the first tick that is not before a time."""
-        heapq.heappush(self._due, (time_ms, next(self._number), what))
+        self._due.add(time_ms, what)
 
     def due(self, time_ms: int) -> Iterator[Entry | Interaction | Heard]:
         """What was scheduled up to now; each is given once."""
-        while self._due and self._due[0][0] <= time_ms:
-            yield heapq.heappop(self._due)[2]
+        return self._due.before(time_ms + 1)
 
-    def expire(self, key: bytes, time_ms: int) -> None:
-        """Have a table key offered for deletion once the log is past a time."""
-        heapq.heappush(self._expiry, (time_ms, key))
-
-    def expire_verdict(self, key: bytes, verdict: Verdict) -> None:
-        """Verdicts outlive what they decided; those facts are known by now, or gone."""
-        newest_ms = verdict.time_ms
-        for closing in verdict.closings:
-            newest_ms = max(newest_ms, naming.turn_time_ms(closing.interaction_id))
-        for settled in verdict.settled:
-            heard = self.account.by_offset.get(settled.offset)
-            if heard is not None:
-                newest_ms = max(newest_ms, self._newest_ms(heard.fact))
-        self.expire(key, newest_ms + self._spec.lifetime_ms + 2 * self._spec.slack_ms)
-
-    def expired(self, time_ms: int) -> list[bytes]:
-        """Keys whose time has come; each is given once."""
+    def leaving(self, cut_ms: int) -> list[Interaction]:
+        """The interactions that began up to a cut; each is given once."""
         found = []
-        while self._expiry and self._expiry[0][0] < time_ms:
-            found.append(heapq.heappop(self._expiry)[1])
+        for interaction_id in self.retention.window.leaving(cut_ms):
+            session = self.sessions.get(naming.session_of(interaction_id))
+            if session is not None and interaction_id in session.interactions:
+                found.append(session.interactions[interaction_id])
         return found
+
+    def ask(self, entry: Entry) -> None:
+        """Have each tick ask about what was said of an entry, until it has an outcome."""
+        self.pending.update(one for one in entry.heard.values() if one in self.unsettled)
+
+    def release(self, interaction: Interaction) -> tuple[bool, int]:
+        """An evicted interaction waits for nothing. Gives whether its prompt, and how many of its
+        outputs, nothing was decided about."""
+        entries = interaction.entries.values()
+        lost = interaction in self.bare, len(self.open.intersection(entries))
+        self.bare.discard(interaction)
+        self.open.difference_update(entries)
+        self.dirty.discard(interaction)
+        self.dirty.difference_update(entries)
+        return lost
 
     def forget(self, kind: str, offset: int) -> None:
         """Drop a fact whose key is deleted."""
+        if kind == "verdict":
+            self.retention.window.passed(offset)
+            return
         if kind == "feedback":
             heard = self.account.by_offset.get(offset)
             if heard is not None:
@@ -197,18 +200,20 @@ class Memory:
         for interaction in session.interactions.values():
             self.dirty.update(interaction.entries.values())
 
-    @staticmethod
-    def _newest_ms(fact: FeedbackFact) -> int:
-        return max(fact.time_ms, *(naming.turn_time_ms(turn) for turn, _ in fact.answers), 0)
+    def _is_here(self, what: Entry | Interaction | Heard) -> bool:
+        if isinstance(what, Heard):
+            return what in self.unsettled
+        interaction = what if isinstance(what, Interaction) else what.interaction
+        return interaction.session.interactions.get(interaction.id) is interaction
 
     def _drop(self, interaction: Interaction) -> None:
         session = interaction.session
-        session.interactions.pop(interaction.id, None)
+        if session.interactions.get(interaction.id) is interaction:
+            del session.interactions[interaction.id]
         session.changed()
-        self.bare.discard(interaction)
-        self.open.difference_update(interaction.entries.values())
-        self.dirty.discard(interaction)
-        self.dirty.difference_update(interaction.entries.values())
+        for entry in interaction.entries.values():
+            self.ask(entry)
+        self.release(interaction)
         self._drop_empty(session)
 
     def _drop_heard(self, heard: Heard) -> None:
@@ -219,10 +224,10 @@ class Memory:
         if session is None:
             return
         if heard.fact.interaction_id is None:
-            session.heard = [other for other in session.heard if other is not heard]
+            session.heard.pop(heard.fact.offset, None)
         for entry in [] if heard.fact.interaction_id is None else list(self.about(heard.fact)):
             interaction = entry.interaction
-            entry.heard = [other for other in entry.heard if other is not heard]
+            entry.heard.pop(heard.fact.offset, None)
             if entry.output is None and not entry.heard:
                 del interaction.entries[entry.choice]
                 self.dirty.discard(entry)
@@ -242,9 +247,6 @@ class Memory:
     def _interaction(self, interaction_id: str) -> Interaction:
         session = self._session(naming.session_of(interaction_id))
         if interaction_id not in session.interactions:
-            session.interactions[interaction_id] = Interaction(interaction_id, session)
+            made = session.interactions[interaction_id] = Interaction(interaction_id, session)
+            self.retention.window.turn(made.turn_ms, made.id)
         return session.interactions[interaction_id]
-
-    def _expire_turn(self, kind: str, offset: int, interaction: Interaction) -> None:
-        key = key_of(self._partition, kind, offset)
-        self.expire(key, interaction.turn_ms + self._spec.lifetime_ms)

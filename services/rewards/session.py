@@ -1,7 +1,8 @@
 """What one turn of a session says about another: whose the session's feedback is, and the signals
 that nobody spoke, the next turn and the retry. Pure.
 
-A turn is an interaction with an output below the tick's ends that is not known to be of a group.
+A turn is an interaction with an output below the tick's ends that is not known to be of a group,
+and was not evicted before.
 Its moment is its first output's append time. Called by the entries, as of a tick.
 """
 
@@ -45,6 +46,7 @@ def turns_after(entry: Entry, fact: FeedbackFact, view: View) -> int:
             (moment, other.id)
             for other in session.interactions.values()
             if other.turn_ms >= since_ms
+            and other.turn_ms > view.gone_ms
             and (moment := _moment(other, view)) is not None
             and moment <= fact.time_ms
         )
@@ -64,7 +66,7 @@ def _moment(interaction: Interaction, view: View) -> int | None:
 
 def unseen(session: Session, view: View) -> bool:
     """Whether the session holds a turn, or a group's mark on one, that later ticks will see."""
-    newest_ms = max((heard.fact.time_ms for heard in session.heard), default=None)
+    newest_ms = max((heard.fact.time_ms for heard in session.heard.values()), default=None)
     if newest_ms is None:
         return False
     for one in session.interactions.values():
@@ -113,6 +115,7 @@ def _later(
         and own.offset < prompt.offset < view.prompts
         and prompt.time_ms <= until_ms
         and other.turn_ms >= since_ms
+        and other.turn_ms > view.gone_ms
         and (own.group_id is None or prompt.group_id != own.group_id)
     ]
 

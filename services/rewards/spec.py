@@ -5,7 +5,9 @@ A TOML file; every key but those of verifiers' kinds has a default::
     wait_s = 3               # wait for feedback this long after an answer
     late = "correct"         # feedback after that: "correct" the trajectory, or "drop"
     orphan_s = 3600          # a prompt, answer or feedback alone is given up after this
-    horizon_s = 604_800      # an interaction can be corrected for this long
+    horizon_s = 604_800      # an interaction can be corrected for this long ...
+    max_records = 200_000    # ... while it is among the newest so many prompts, outputs and
+                             # words of feedback of a partition; older ones are evicted
     default_reward = 0.0     # when nobody says anything; leave out: no reward
     combine = "mean"         # weighted "mean" or "sum" of the terms that have a value
     clip = [-1.0, 1.0]       # leave out: no bounds
@@ -65,6 +67,10 @@ from services.rewards.verifiers import compiled
 from tailrace.errors import SettingsError
 
 DAY_S = 24 * 3600.0
+MAX_RECORDS = 200_000
+"""Prompts, and outputs, and feedback: so many interactions of 300 tokens with a word each take about
+2 GB (9 kB one, measured), and at 250 a second in one partition they are those of 13 minutes, which
+is longer than the default wait."""
 SIGNALS = ("next_turn", "retry")
 
 
@@ -77,6 +83,7 @@ class Spec(
     late: Literal["correct", "drop"] = "correct"
     orphan_s: float = 3600.0
     horizon_s: float = 7 * DAY_S
+    max_records: int = MAX_RECORDS
     default_reward: float | None = None
     combine: Literal["mean", "sum"] = "mean"
     clip: tuple[float, float] | None = None
@@ -164,6 +171,8 @@ def _check(source: Source, spec: Spec) -> None:
     for key in ("wait_s", "orphan_s"):
         if getattr(spec, key) < 0:
             raise source.error(key, "must not be negative")
+    if spec.max_records < 1:
+        raise source.error("max_records", "must be at least 1")
     waiting: dict[str, Mapping[str, Metric | Implicit]] = {
         "metrics": spec.metrics,
         "implicit": spec.implicit,

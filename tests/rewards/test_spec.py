@@ -38,6 +38,8 @@ def test_the_hash_covers_the_meaning_not_the_text() -> None:
         ("wait_s = nan", 1, "wait_s"),
         ("wait_s = -1", 1, "wait_s"),
         ("horizon_s = 10", 1, "horizon_s"),
+        ("late = 'drop'\nmax_records = 0", 2, "max_records"),
+        ("max_records = 1.5", 1, "max_records"),
         ("clip = [1, -1]", 1, "clip"),
         ("[metrics.a]\nweight = 1\n[metrics.b]\nweight = 'x'", 4, "metrics.b.weight"),
         ("[metrics.a]\nwieght = 1", 2, "metrics.a.wieght"),
