@@ -23,8 +23,9 @@ import msgspec
 
 from tailrace.chain import Place, Problem, base_chain, check_bounds, decisions
 from tailrace.deadline import Deadline
-from tailrace.events import Coordinates, ModelUpdate, Receipt, Step, Tick, Trajectory
+from tailrace.events import Coordinates, ModelUpdate, Receipt, Release, Step, Tick, Trajectory
 from tailrace.log.base import Log
+from tailrace.weights.lineage import Lineage
 from tailrace.wire import Wire
 
 _SHOWN = 50
@@ -79,6 +80,7 @@ class Audit:
         self._trainer: dict[tuple[int, Place], set[str]] = {}
         """Outcomes by (version, place)."""
         self._updates: list[ModelUpdate] = []
+        self._followed: Release | None = None
         self._unreadable: list[Problem] = []
         self._inputs: dict[int, Counter[Place]] = {}
         self._letters: set[tuple[str, int, int]] = set()
@@ -125,6 +127,12 @@ class Audit:
         if event.model == self._model:
             self._updates.append(event)
 
+    def release(self, event: Release) -> None:
+        """One committed release. The newest of mode ``follow`` says which version is the head,
+        where nobody asks for another."""
+        if event.model == self._model and event.mode != "pin":
+            self._followed = event
+
     def unreadable_update(self, partition: int, offset: int) -> None:
         """A committed manifest under this model's key that cannot be read."""
         self._unreadable.append(_problem("unreadable", "model-updates", (partition, offset)))
@@ -148,8 +156,10 @@ class Audit:
             self._counts["other"] += 1
 
     def report(self, head: int | None = None) -> Report:
-        """The account of the history of version ``head`` (default: the newest one's)."""
+        """The account of the history of version ``head`` (default: of the one that is trained on,
+        the newest where none was rolled back)."""
         problems = list(self._unreadable)
+        head = self._trained() if head is None else head
         feedback = self._feedback_account(problems)
         chain = base_chain(self._updates, head, problems)
         trajectories = self._trajectory_account(chain, problems)
@@ -165,6 +175,15 @@ class Audit:
             receipts={**self._counts, "other": self._counts["other"] + self._strays(chain)},
             problems=problems,
         )
+
+    def _trained(self) -> int | None:
+        if self._followed is None or self._followed.live is None:
+            return None
+        lineage = Lineage()
+        for update in self._updates:
+            lineage.add(update)
+        served = lineage.served(self._followed)
+        return None if served is None else served.version
 
     def _feedback_account(self, problems: list[Problem]) -> Account:
         account, outcomes = Account(records=len(self._feedback)), Counter[str]()

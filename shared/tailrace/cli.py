@@ -70,7 +70,10 @@ def parser() -> argparse.ArgumentParser:
     audit = _command(commands, "audit", "recount the log: in = outcomes + in flight")
     audit.add_argument("--json", action="store_true")
     audit.add_argument(
-        "--head", type=int, metavar="V", help="the version whose history is recounted"
+        "--head",
+        type=int,
+        metavar="V",
+        help="the version whose history is recounted (the one that is trained on)",
     )
     audit.add_argument(
         "--decide-within",

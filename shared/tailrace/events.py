@@ -385,7 +385,8 @@ class Command(Struct, frozen=True, kw_only=True):
     model: str = ""
     event_time_ms: int
     command: str = ""
-    """freeze, thaw, drain, rollback or erase."""
+    """freeze, thaw, drain or keyframe, of the trainer; rollback, pin or follow, of the releases
+    service; erase."""
     version: int | None = None
     principal: str | None = None
     reason: str | None = None

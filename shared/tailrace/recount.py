@@ -1,10 +1,10 @@
 """Feeds an :class:`~tailrace.audit.Audit` from a log, once or again and again.
 
 In: the log. Out: an Audit that holds what is on it; :func:`in_a_line` says its report in short.
-Each :meth:`Reader.read` goes on where the last one ended. Manifests come first (their transactions
-decided), then the end offsets of everything are fixed, subjects before their receipts, then it is
-all read: so a report never misses what the log had. Called by :func:`tailrace.audit.read` and
-``tailrace audit --follow``.
+Each :meth:`Reader.read` goes on where the last one ended. Releases come first, then the manifests
+that they name (their transactions decided), then the end offsets of everything are fixed, subjects
+before their receipts, then it is all read: so a report never misses what the log had. Called by
+:func:`tailrace.audit.read` and ``tailrace audit --follow``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tailrace import topics
 from tailrace.audit import Audit, Report
 from tailrace.deadline import Deadline
 from tailrace.errors import InvalidRecord
-from tailrace.events import ModelUpdate, Receipt, Step, Tick, Trajectory
+from tailrace.events import ModelUpdate, Receipt, Release, Step, Tick, Trajectory
 from tailrace.log.base import Log, LogRecord
 from tailrace.stream import Decoder, read_all
 from tailrace.topics import Topic, named
@@ -54,6 +54,8 @@ class Reader:
     def read(self) -> Audit:
         """The audit, fed with everything that is on the log now. Raises LogError; may be called
         again after that."""
+        for record in self._rest(topics.RELEASES):
+            self._feed(topics.RELEASES, record)
         for record in self._rest(topics.MODEL_UPDATES):
             self._update(record)
         fixed = {topic: self._log.ends(named(topic, self._prefix)) for topic in _SUBJECTS_FIRST}
@@ -110,6 +112,8 @@ class Reader:
                 self._audit.step(event)
             case Tick():
                 self._audit.tick(event)
+            case Release():
+                self._audit.release(event)
 
 
 def in_a_line(report: Report, now_ms: int) -> str:

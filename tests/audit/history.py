@@ -78,6 +78,9 @@ class History:
         )
         self.writer.write(topics.STEPS, record)
 
+    def release(self, **fields: Any) -> None:
+        self.writer.write(topics.RELEASES, events.Release(model=MODEL, event_time_ms=1, **fields))
+
     def version(
         self,
         number: int,

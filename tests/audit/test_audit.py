@@ -208,6 +208,19 @@ def test_a_fork_has_its_own_account() -> None:
     assert history.report(head=2).ok
 
 
+def test_after_a_rollback_the_account_is_of_the_history_that_is_trained_on() -> None:
+    history, places = _two_versions()
+    assert history.report().head == 2
+    history.release(live=1, withdrawn_to=2)
+    report = history.report()
+    assert (report.head, report.ok) == (1, True), report.problems
+    assert report.trajectories.in_flight == history.report(head=1).trajectories.in_flight > 0
+    history.release(mode="pin", live=2)
+    assert history.report().head == 1, "a pin is about serving"
+    history.release(live=7)
+    assert history.report().head == 2, "nobody knows version 7"
+
+
 def test_digests_chain() -> None:
     history, _ = _two_versions()
     history.version(3, 2, base_digest="d1")
