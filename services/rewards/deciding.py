@@ -76,6 +76,7 @@ class Decider:
             prompt, outputs = memory.release(interaction)
             self._counts["prompts", EVICTED] += prompt
             self._counts["outputs", EVICTED] += outputs
+            memory.soil(interaction.session)  # one turn less between the others
         return closings, settled
 
     def trajectory(self, closing: Closing, time_ms: int) -> emission.Send:

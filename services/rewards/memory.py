@@ -58,8 +58,8 @@ class Memory:
         interaction = self._interaction(fact.interaction_id)
         interaction.prompt = fact
         interaction.session.changed()
-        if fact.group_id is not None and interaction.session.heard:
-            self._soil(interaction.session)  # one turn less between the others
+        if fact.group_id is not None:
+            self.soil(interaction.session)  # one turn less between the others
         self._prompts[fact.offset] = interaction
         self.dirty.update(interaction.entries.values())
         if not any(entry.output for entry in interaction.entries.values()):
@@ -76,7 +76,7 @@ class Memory:
         session = interaction.session
         session.changed()
         if any(heard.fact.time_ms >= fact.time_ms for heard in session.heard.values()):
-            self._soil(session)  # one turn more between the others
+            self.soil(session)  # one turn more between the others
         self._outputs[fact.offset] = entry
         if interaction.orphaned_by is None:
             self.open.add(entry)
@@ -162,6 +162,12 @@ class Memory:
                 found.append(session.interactions[interaction_id])
         return found
 
+    def soil(self, session: Session) -> None:
+        """Have what was said about a session looked at anew: its turns are others now."""
+        if session.heard:
+            for interaction in session.interactions.values():
+                self.dirty.update(interaction.entries.values())
+
     def ask(self, entry: Entry) -> None:
         """Have each tick ask about what was said of an entry, until it has an outcome."""
         self.pending.update(one for one in entry.heard.values() if one in self.unsettled)
@@ -195,10 +201,6 @@ class Memory:
             interaction = entry.interaction
         if interaction is not None:
             self._drop(interaction)
-
-    def _soil(self, session: Session) -> None:
-        for interaction in session.interactions.values():
-            self.dirty.update(interaction.entries.values())
 
     def _is_here(self, what: Entry | Interaction | Heard) -> bool:
         if isinstance(what, Heard):

@@ -68,8 +68,8 @@ from tailrace.errors import SettingsError
 
 DAY_S = 24 * 3600.0
 MAX_RECORDS = 200_000
-"""Prompts, and outputs, and feedback: so many interactions of 300 tokens with a word each take about
-2 GB (9 kB one, measured), and at 250 a second in one partition they are those of 13 minutes, which
+"""Prompts, and outputs, and feedback: so many interactions of 300 tokens with a word each take
+about 2 GB (9 kB one, measured); at 250 a second in a partition they are those of 13 minutes, which
 is longer than the default wait."""
 SIGNALS = ("next_turn", "retry")
 
