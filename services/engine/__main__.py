@@ -50,6 +50,7 @@ def main(argv: list[str] | None = None, step: Callable[[str], None] = lambda poi
     stop = process.stopping()
 
     from services.engine.acks import Acks
+    from services.engine.adapters import Adapters
     from services.engine.admin import HttpAdmin
     from services.engine.engine import Engine
     from services.engine.peers import Peers
@@ -109,15 +110,12 @@ def main(argv: list[str] | None = None, step: Callable[[str], None] = lambda poi
     acks = Acks(engine=settings.id, model=settings.model, write=ack, wall_ms=wall_ms)
     silent_s = 3 * settings.serving_ack_s
     turns = Turns(settings.id, slot_s=settings.turn_s, silent_s=silent_s)
+    subscriber = Subscriber(
+        log, wire, model=settings.model, prefix=settings.prefix, trust=settings.trusted_keys
+    )
     engine = Engine(
         store=store,
-        subscriber=Subscriber(
-            log,
-            wire,
-            model=settings.model,
-            prefix=settings.prefix,
-            trust=settings.trusted_keys,
-        ),
+        subscriber=subscriber,
         releases=Releases(log, wire, model=settings.model, prefix=settings.prefix),
         server=server,
         admin=admin,
@@ -134,6 +132,15 @@ def main(argv: list[str] | None = None, step: Callable[[str], None] = lambda poi
             wall_ms=wall_ms,
             since_ms=int(silent_s * 1000),
             prefix=settings.prefix,
+        ),
+        adapters=Adapters(
+            admin,
+            subscriber,
+            acks,
+            model=settings.model,
+            folder=own_dir / "adapters",
+            clock=time.monotonic,
+            enabled=settings.adapters,
         ),
         acks=acks,
         clock=time.monotonic,

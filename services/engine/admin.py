@@ -71,6 +71,15 @@ class Admin(Protocol):
     def is_paused(self) -> bool:
         """Is the scheduler frozen?"""
 
+    def models(self) -> list[str]:
+        """Names under which it serves, those of adapters included."""
+
+    def load_adapter(self, name: str, path: str) -> None:
+        """Serve the adapter in the folder ``path`` under a name of its own."""
+
+    def unload_adapter(self, name: str) -> None:
+        """Take no more requests for it."""
+
     def score(self, tokens: Sequence[int]) -> list[float]:
         """Log-probability of each token but the first, given those before it, in nats or NaN."""
 
@@ -138,6 +147,19 @@ class HttpAdmin:
         """See Admin."""
         return bool(self._call("GET", "/is_paused", self._read_s)["is_paused"])
 
+    def models(self) -> list[str]:
+        """See Admin."""
+        return [entry["id"] for entry in self._call("GET", "/v1/models", self._read_s)["data"]]
+
+    def load_adapter(self, name: str, path: str) -> None:
+        """See Admin."""
+        body = {"lora_name": name, "lora_path": path}
+        self._call("POST", "/v1/load_lora_adapter", self._call_s, body)
+
+    def unload_adapter(self, name: str) -> None:
+        """See Admin."""
+        self._call("POST", "/v1/unload_lora_adapter", self._call_s, {"lora_name": name})
+
     def score(self, tokens: Sequence[int]) -> list[float]:
         """See Admin."""
         sampling = {"max_tokens": 1, "temperature": 0.0, "prompt_logprobs": 0, "detokenize": False}
@@ -163,4 +185,5 @@ class HttpAdmin:
             raise Unanswered(f"{path}: {type(error).__name__} {error}") from None
         if answer.status_code != 200:
             raise Refused(path, answer.status_code, answer.text)
-        return answer.json() if answer.content else None
+        is_json = answer.headers.get("content-type", "").startswith("application/json")
+        return answer.json() if is_json and answer.content else None

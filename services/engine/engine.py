@@ -24,12 +24,14 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from services.engine import canary
 from services.engine.acks import Acks
-from services.engine.admin import Admin, Trouble
+from services.engine.adapters import Adapters
+from services.engine.admin import Admin
 from services.engine.peers import Peers
 from services.engine.server import Server
 from services.engine.slot import Slot
 from services.engine.swap import Doubt, Load, Swap
 from services.engine.turns import Turns
+from services.engine.watch import Watch
 from tailrace.errors import LogError, UpdateRefused
 from tailrace.weights.releases import Releases
 from tailrace.weights.store import Store
@@ -49,8 +51,6 @@ APPLY = Histogram(
 )
 LOG_TROUBLE = Counter("tailrace_engine_log_errors", "Turns in which the log did not answer")
 
-_WATCH_S = 2.0
-_MISSES = 3
 _LOADS = 2
 """How often a version may leave vLLM in doubt before it is refused."""
 _TURN_S = 0.02
@@ -81,6 +81,7 @@ class Engine:
         slot: Slot,
         turns: Turns,
         peers: Peers,
+        adapters: Adapters,
         acks: Acks,
         clock: Callable[[], float],
         canary_tolerance: float = 0.3,
@@ -90,7 +91,8 @@ class Engine:
         self._store, self._subscriber, self._releases = store, subscriber, releases
         self._server, self._admin = server, admin
         self._swap, self._slot = swap, slot
-        self._turns, self._peers = turns, peers
+        self._watch = Watch(admin, swap, clock)
+        self._turns, self._peers, self._adapters = turns, peers, adapters
         self._acks, self._step = acks, step
         self._clock = clock
         self._canary_tolerance, self._serving_ack_s = canary_tolerance, serving_ack_s
@@ -100,13 +102,12 @@ class Engine:
         self._safe = store.version
         """The version that a rollback of the host copy goes to."""
         self._doubts = 0
-        self._misses = 0
         self._waits = False
         """For its turn."""
         self._caught_up = False
         self._up_since: float | None = None
         self._apply_s = 0.0
-        self._next_watch = self._next_ack = 0.0
+        self._next_ack = 0.0
 
     def reason(self) -> str | None:
         """Why this engine is not ready; None: it serves a version that it swapped in and knows."""
@@ -120,12 +121,15 @@ class Engine:
         self._check_base()
         if self._server.check():
             self._up_since = self._clock() if self._up_since is None else self._up_since
-            self._watch()
+            self._look_after()
         else:
             self.served = self._up_since = None
+            self._adapters.forget()
         self._advance()
         if self._server.reason is None and self._may_serve():
             self._serve()
+        if self.served is not None and self._adapters.turn(self.served.digest):
+            self._next_ack = self._clock()  # the last word of an engine is what it serves
         self._heartbeat()
 
     def _follow(self, wait_s: float) -> None:
@@ -206,6 +210,7 @@ class Engine:
                 path = self._slot.write(self._store.tensors, digest)
                 apply_s += self._clock() - began
                 self._step("laid")
+                self._adapters.leave(digest)
                 froze_ms = self._swap.load(Load(version=version, digest=digest, path=str(path)))
         except Doubt as doubt:
             self._in_doubt(version, str(doubt))
@@ -284,31 +289,15 @@ class Engine:
         SWAPS.labels("refused").inc()
         self._acks.send("refused", version, None, reason=reason)
 
-    def _watch(self) -> None:
-        """Does vLLM still hold what was swapped in, and does it run?"""
-        if self.served is None or self._clock() < self._next_watch:
+    def _look_after(self) -> None:
+        if self.served is None:
             return
-        self._next_watch = self._clock() + _WATCH_S
         try:
-            label, paused = self._admin.weight_info(), self._admin.is_paused()
-        except Trouble as error:
-            self._misses += 1
-            logger.warning("vllm does not answer misses=%d: %s", self._misses, error)
-            if self._misses >= _MISSES:
-                self._misses, self.served = 0, None
-                self._server.give_up(str(error))
-            return
-        self._misses = 0
-        if label != str(self.served.version):
-            logger.error("label is %s, not %d: swapping in full", label, self.served.version)
-            self.served = None
-        elif paused:
-            logger.warning("vllm is frozen outside a swap: waking it")
-            try:
-                self._swap.resume()
-            except Doubt as doubt:
+            if not self._watch.holds(self.served.version):
                 self.served = None
-                self._server.give_up(str(doubt))
+        except Doubt as doubt:
+            self.served = None
+            self._server.give_up(str(doubt))
 
     def _heartbeat(self) -> None:
         if self.served is None or self._clock() < self._next_ack:

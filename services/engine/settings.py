@@ -26,6 +26,8 @@ class Settings(Common, frozen=True, kw_only=True):
     """Requests in flight; more wait in vLLM's queue."""
     kv_cache_mib: int = 768
     """Memory for keys and values."""
+    adapters: bool = False
+    """Serve LoRA adapters beside the model; costs speed even while none is loaded."""
     cores: str | None = None
     """Cores of vLLM's threads (``0``, ``0-3``, ``0,2``); None: as vLLM chooses."""
     vllm_arguments: tuple[str, ...] = ()

@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 
+from services.engine.adapters import KEPT
 from services.engine.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -56,6 +57,7 @@ def command(settings: Settings) -> list[str]:
         *("--middleware", "tailrace.plugins.admin.Guard"),
         *("--enforce-eager", "--enable-scale-out", "--disable-uvicorn-access-log"),
         *one_process,
+        *(("--enable-lora", "--max-loras", str(KEPT)) if settings.adapters else ()),
         *settings.vllm_arguments,
     ]
 
@@ -69,6 +71,8 @@ def environment(settings: Settings, token: str, base: Mapping[str, str]) -> dict
         "TAILRACE_ENGINE_ADMIN_TOKEN": token,
         "TAILRACE_ENGINE_SUPERVISED": "1",
     }
+    if settings.adapters:
+        ours["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"
     if settings.cores:
         numbers = core_numbers(settings.cores)
         ours["OMP_NUM_THREADS"] = str(len(numbers))

@@ -43,6 +43,8 @@ class FakeVllm:
         self.served: list[tuple[str | None, str]] = [(BASE, "default")]
         """What requests could meet: (weights, label), each time either changed while running."""
         self.logprobs: dict[str, list[float]] = {}
+        self.adapters: dict[str, str] = {}
+        """Path by name."""
 
     def pause(self) -> None:
         self._call("pause", lambda: setattr(self, "paused", True))
@@ -94,6 +96,25 @@ class FakeVllm:
         self._call("score", lambda: None)
         assert self.weights is not None
         return self.logprobs.get(self.weights, [-1.0] * (len(tokens) - 1))
+
+    def models(self) -> list[str]:
+        self._call("models", lambda: None)
+        return ["tiny", *self.adapters]
+
+    def load_adapter(self, name: str, path: str) -> None:
+        def work() -> None:
+            if name in self.adapters:
+                raise Refused("load_adapter", 400, "has already been loaded")
+            config = json.loads((Path(path) / "adapter_config.json").read_text())
+            if config["r"] > 16:
+                raise Refused("load_adapter", 400, "LoRA rank is greater than max_lora_rank")
+            assert (Path(path) / "adapter_model.safetensors").exists()
+            self.adapters[name] = path
+
+        self._call("load_adapter", work)
+
+    def unload_adapter(self, name: str) -> None:
+        self._call("unload_adapter", lambda: self.adapters.pop(name))
 
     def healthy(self) -> bool:
         return not self.dead and not self.hung

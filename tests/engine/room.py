@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from services.engine.acks import Acks
+from services.engine.adapters import Adapters
 from services.engine.engine import Engine
 from services.engine.peers import Peers
 from services.engine.server import Server
@@ -66,6 +67,7 @@ class Room:
         *,
         supervised: bool = True,
         base: int = 0,
+        adapters: bool = True,
         name: str = "engine-0",
         beside: Room | None = None,
     ) -> None:
@@ -89,6 +91,12 @@ class Room:
             start_s=300,
         )
         wait = self._wait
+        acks = Acks(
+            engine=name,
+            model=MODEL,
+            write=lambda record: writer.write(MODEL_ACKS, record),
+            wall_ms=lambda: int(self.clock.now * 1000),
+        )
         turns = Turns(name)
         self.subscriber = Subscriber(self.log, self.trainer.wire, model=MODEL)
         self.engine = Engine(
@@ -107,12 +115,16 @@ class Room:
                 model=MODEL,
                 wall_ms=lambda: int(self.clock.now * 1000),
             ),
-            acks=Acks(
-                engine=name,
+            adapters=Adapters(
+                admin,
+                self.subscriber,
+                acks,
                 model=MODEL,
-                write=lambda record: writer.write(MODEL_ACKS, record),
-                wall_ms=lambda: int(self.clock.now * 1000),
+                folder=folder.with_name(f"{folder.name}-{name}-adapters"),
+                clock=self.clock,
+                enabled=adapters,
             ),
+            acks=acks,
             clock=self.clock,
             step=self.points.append,
         )

@@ -24,16 +24,26 @@ class Lineage:
     def __init__(self) -> None:
         self.updates: dict[int, ModelUpdate] = {}
         """By version, in log order."""
+        self.adapters: dict[int, ModelUpdate] = {}
+        """By version, in log order. They lie on a version and lead to none: no chain has them."""
         self.head: ModelUpdate | None = None
-        """The newest."""
+        """The newest, adapters aside."""
 
     def add(self, update: ModelUpdate) -> bool:
         """Take the next manifest of the log; False for a version that is there already."""
-        if update.version in self.updates:
+        if update.version in self.updates or update.version in self.adapters:
             return False
+        if update.kind == "adapter":
+            self.adapters[update.version] = update
+            return True
         self.updates[update.version] = update
         self.head = update
         return True
+
+    @property
+    def next_version(self) -> int:
+        """One more than any that was used, by an adapter too."""
+        return max((*self.updates, *self.adapters), default=-1) + 1
 
     def chain(self, version: int) -> Iterator[ModelUpdate]:
         """A version and its bases, newest first, as far back as the log goes."""

@@ -91,8 +91,13 @@ class Publisher:
         return self._lineage
 
     def head(self) -> ModelUpdate | None:
-        """The newest version of the model; None before the first."""
+        """The newest version of the model, adapters aside; None before the first."""
         return self._lineage.head
+
+    @property
+    def next_version(self) -> int:
+        """The number of the next version: none is used again."""
+        return self._lineage.next_version
 
     def version(self, number: int) -> ModelUpdate | None:
         """One version's manifest, from this model's whole history."""
@@ -119,7 +124,9 @@ class Publisher:
         """Publish one version. Returns its manifest as it lies on the log.
 
         ``stream`` is what :mod:`tailrace.weights.codec` made; None for a zero-step version.
-        A keyframe may have its base's digest: who holds the base then only takes the number.
+        A keyframe may have its base's digest: who holds the base then only takes the number. An
+        adapter (``manifest.kind``) is a keyframe of its own tensors and adapter_config.json, its
+        digest theirs, its base what it lies on; it decides nothing of the log, so has no ranges.
         ``receipts`` are (session id, receipt). Filled in here: kind, codec, chunks or uri, bytes,
         sha256, keyframe_version.
 
@@ -128,6 +135,8 @@ class Publisher:
         the version may or may not be there: make a new Publisher and look at its head.
         """
         kind = "delta" if stream is None else open_stream(stream)[0].kind
+        if manifest.kind == "adapter" and kind == "keyframe":
+            kind = "adapter"
         self._check(manifest, stream, kind)
         fields: dict[str, object] = {"kind": kind, "codec": None, "bytes": None, "sha256": None}
         fields |= {"chunks": None, "uri": None}
@@ -168,16 +177,18 @@ class Publisher:
             raise ValueError(f"version {version}: wrong model {manifest.model!r} or no digest")
         if manifest.kind not in (None, kind):
             raise ValueError(f"version {version}: the stream of a {manifest.kind} is a {kind}")
-        if head is not None and version <= head.version:
-            raise ValueError(f"version {version} is not after the head, {head.version}")
+        if version < self.next_version and head is not None:
+            raise ValueError(f"version {version} is not after the head, {self.next_version - 1}")
         if manifest.base_version is None and head is not None:
             raise ValueError(f"version {version} has no base, but {head.version} is there")
         if manifest.base_version is not None:
             if base is None or base.digest != manifest.base_digest:
                 raise ValueError(f"version {version}: base {manifest.base_version} is not there")
+        if kind == "adapter" and manifest.ranges:
+            raise ValueError(f"version {version} is an adapter: it has no ranges")
         if base is None and kind != "keyframe":
             raise ValueError(f"version {version} is the first and must be a keyframe")
-        if base is not None and base is not head and kind != "keyframe":
+        if base is not None and base is not head and kind == "delta":
             if not self.retained(base.version):
                 raise ValueError(
                     f"version {version} begins a branch at {base.version}, which nobody can make "

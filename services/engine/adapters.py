@@ -1,0 +1,146 @@
+"""LoRA adapters beside what is served: the newest for its weights, and the one before.
+
+In: the adapters of the lineage, the digest of what vLLM serves. Out: adapters loaded into vLLM
+under ``<model>@<version>``, older ones unloaded, acks. Nothing stands still for it, and the label
+of what is served does not change.
+
+Invariants: a name is one version's for ever; an adapter is loaded after it was verified, and only
+beside exactly the weights that it was made for; what vLLM has loaded is asked of it, never
+remembered over a restart. Called by :mod:`services.engine.engine`, on its thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import logging
+from pathlib import Path
+import shutil
+
+from prometheus_client import Counter
+
+from services.engine.acks import Acks
+from services.engine.admin import Admin, Gone, Refused, Trouble
+from tailrace.errors import LogError, UpdateRefused
+from tailrace.events import ModelUpdate
+from tailrace.weights import adapters
+from tailrace.weights.subscriber import Subscriber
+
+logger = logging.getLogger(__name__)
+
+ADAPTERS = Counter("tailrace_engine_adapters", "Adapters by what became of them", ["outcome"])
+
+KEPT = 2
+"""The live one and the one before, whose requests may still be on their way."""
+_AGAIN_S = 5.0
+
+
+class Adapters:
+    """Of one vLLM. ``enabled``: it was started for adapters; else each is refused and said so."""
+
+    def __init__(
+        self,
+        admin: Admin,
+        subscriber: Subscriber,
+        acks: Acks,
+        *,
+        model: str,
+        folder: Path,
+        clock: Callable[[], float],
+        enabled: bool = True,
+    ) -> None:
+        self._admin, self._subscriber, self._acks = admin, subscriber, acks
+        self._prefix = f"{model}@"
+        self._folder = folder
+        self._clock = clock
+        self._enabled = enabled
+        self._loaded: set[int] | None = None
+        """None: vLLM is to be asked."""
+        self._said: set[int] = set()
+        """Acked since this vLLM came up; refused ones for good."""
+        self._refused: set[int] = set()
+        self._not_before = 0.0
+
+    def forget(self) -> None:
+        """Another vLLM, or one that nobody knows."""
+        self._loaded = None
+        self._said = set(self._refused)
+
+    def leave(self, base_digest: str) -> None:
+        """Other weights come: take away what does not belong to them. Answers that are under way
+        go on with both."""
+        self._bring(self._wanted(base_digest), load=False)
+
+    def turn(self, base_digest: str) -> bool:
+        """Load and unload what is due; was there anything to say?"""
+        if self._clock() < self._not_before:
+            return False
+        said = len(self._said)
+        self._bring(self._wanted(base_digest), load=True)
+        return len(self._said) > said
+
+    def _wanted(self, base_digest: str) -> dict[int, ModelUpdate]:
+        found = adapters.newest(self._subscriber.lineage, base_digest, KEPT + len(self._refused))
+        fit = [update for update in found if update.version not in self._refused]
+        return {update.version: update for update in fit[-KEPT:]}
+
+    def _bring(self, wanted: dict[int, ModelUpdate], *, load: bool) -> None:
+        if self._loaded is None and not wanted and not self._folder.exists():
+            return  # never had any
+        try:
+            if self._enabled and self._loaded is None:
+                self._loaded = self._ask()
+            for update in wanted.values() if load else ():
+                self._load(update)
+            for version in sorted((self._loaded or set()) - wanted.keys()):
+                self._unload(version)
+        except Trouble as error:  # whoever watches vLLM will find out what it has
+            logger.warning("adapters: %s", error)
+            self._loaded, self._not_before = None, self._clock() + _AGAIN_S
+        except LogError as error:
+            logger.warning("cannot fetch an adapter: %s", error)
+            self._not_before = self._clock() + _AGAIN_S
+
+    def _ask(self) -> set[int]:
+        names = [n.removeprefix(self._prefix) for n in self._admin.models() if "@" in n]
+        found = {int(name) for name in names if name.isdigit()}
+        for path in self._folder.glob("*"):
+            if not path.name.isdigit() or int(path.name) not in found:
+                shutil.rmtree(path, ignore_errors=True)
+        return found
+
+    def _load(self, update: ModelUpdate) -> None:
+        version = update.version
+        try:
+            if not self._enabled:
+                raise UpdateRefused("kind", "engine.adapters is off")
+            assert self._loaded is not None
+            if version not in self._loaded:
+                path = self._folder / str(version)
+                adapters.write(path, adapters.fetch(self._subscriber, update))
+                self._admin.load_adapter(f"{self._prefix}{version}", str(path))
+                self._loaded.add(version)
+                ADAPTERS.labels("loaded").inc()
+                logger.info("adapter loaded version=%d base=%s", version, update.base_version)
+        except (UpdateRefused, Refused) as error:
+            logger.error("refused adapter version=%d: %s", version, error)
+            shutil.rmtree(self._folder / str(version), ignore_errors=True)
+            ADAPTERS.labels("refused").inc()
+            self._refused.add(version)
+            self._acks.send("refused", version, None, reason=f"adapter: {error}")
+        else:
+            if version not in self._said:
+                self._acks.send("loaded", version, update.digest)
+        self._said.add(version)
+
+    def _unload(self, version: int) -> None:
+        assert self._loaded is not None
+        try:
+            self._admin.unload_adapter(f"{self._prefix}{version}")
+        except Gone:
+            raise
+        except Refused as error:  # it is not there
+            logger.warning("adapter version=%d: %s", version, error)
+        self._loaded.discard(version)
+        shutil.rmtree(self._folder / str(version), ignore_errors=True)
+        ADAPTERS.labels("unloaded").inc()
+        logger.info("adapter unloaded version=%d", version)
