@@ -8,6 +8,10 @@ answer. Then all is accounted for.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+import json
+import subprocess
+import sys
+import threading
 import time
 from typing import Any, TypeVar
 
@@ -17,10 +21,11 @@ import pytest
 from services.local.runner import Runner
 from services.local.settings import Settings
 import tailrace
-from tailrace import audit, ids, topics
+from tailrace import audit, ids, topics, versions
 from tailrace.client import Client
-from tailrace.events import Command, Trajectory
+from tailrace.events import Command, Receipt, Trajectory
 from tailrace.log.kafka import KafkaLog
+from tailrace.settings import Common
 from tailrace.stream import Writer
 from tailrace.wire import Wire
 
@@ -61,7 +66,7 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
     graders, brief = folder / "graders.toml", folder / "brief.py"
     brief.write_text(BRIEF)
     graders.write_text(GRADERS.format(file=brief))
-    services = ("engine", "gateway", "rewards", "graders", "drift", "trainer")
+    services = ("engine", "gateway", "rewards", "graders", "drift", "trainer", "releases")
     runner = Runner(
         Settings(state_dir=folder / "state", services=services),
         on_event=print,
@@ -86,6 +91,29 @@ def _until(what: str, ask: Callable[[], T | None], patience_s: float = PATIENCE_
             return found
         time.sleep(0.2)
     raise AssertionError(f"{what} did not come to pass within {patience_s} s")
+
+
+def _teach(ai: openai.OpenAI, client: Client, turn: int) -> str:
+    """An answer, and a thumb about it: its feedback id."""
+    answer = ai.chat.completions.create(
+        model=MODEL,
+        messages=[{"role": "user", "content": f"Say something about the number {turn}."}],
+        max_tokens=16,
+        temperature=1.0,
+    )
+    return client.feedback(answer.id, turn % 2 == 0, metric="thumbs")
+
+
+def _settled(kafka: KafkaLog) -> audit.Report | None:
+    """The account, when nothing is in flight. A drain takes what there is when it comes, and the
+    last answers are still being joined: so it is asked for until the account is settled."""
+    producer = kafka.producer()
+    order = Command(model=MODEL, command="drain", event_time_ms=time.time_ns() // 10**6)
+    Writer(producer, Wire()).write(topics.CONTROL, order).result(30)
+    producer.close()
+    report = audit.read(kafka, Wire(), model=MODEL).report()
+    flying = report.feedback.in_flight + report.trajectories.in_flight
+    return None if flying else report
 
 
 @pytest.fixture
@@ -120,18 +148,8 @@ def test_an_answer_becomes_a_better_answer_and_all_is_accounted_for(
     # Users are asked what they think until the same question gets another answer.
     said: list[str] = []
 
-    def teach() -> None:
-        turn = len(said)
-        answer = ai.chat.completions.create(
-            model=MODEL,
-            messages=[{"role": "user", "content": f"Say something about the number {turn}."}],
-            max_tokens=16,
-            temperature=1.0,
-        )
-        said.append(client.feedback(answer.id, turn % 2 == 0, metric="thumbs"))
-
     def another() -> Any:
-        teach()
+        said.append(_teach(ai, client, len(said)))
         after = ai.chat.completions.create(
             model=MODEL, messages=PROBE, max_tokens=24, temperature=0
         )
@@ -148,23 +166,9 @@ def test_an_answer_becomes_a_better_answer_and_all_is_accounted_for(
 
     assert _until("the first thumb's fate", served)["outcome"] == "joined"
 
-    # Drained, everything that went in has come out. A drain takes what there is when it comes, and
-    # the last answers are still being joined: so it is asked for until the account is settled.
+    # Drained, everything that went in has come out.
     kafka = KafkaLog(system.addresses.kafka)
-
-    def drain() -> None:
-        producer = kafka.producer()
-        order = Command(model=MODEL, command="drain", event_time_ms=time.time_ns() // 10**6)
-        Writer(producer, Wire()).write(topics.CONTROL, order).result(30)
-        producer.close()
-
-    def settled() -> audit.Report | None:
-        drain()
-        report = audit.read(kafka, Wire(), model=MODEL).report()
-        flying = report.feedback.in_flight + report.trajectories.in_flight
-        return None if flying else report
-
-    report = _until("a settled account", settled)
+    report = _until("a settled account", lambda: _settled(kafka))
     assert report.ok, audit.in_words(report)
     assert report.trajectories.outcomes["trained"] >= 8
 
@@ -181,3 +185,72 @@ def test_an_answer_becomes_a_better_answer_and_all_is_accounted_for(
     graded = sum(one.source == "grader" for _, one in tailrace.read("feedback", log=kafka))
     assert graded >= len(said)
     assert sum(report.feedback.outcomes.values()) == len(said) + graded
+    kafka.close()
+
+
+def test_one_command_steps_back_while_users_are_served(
+    system: Runner, ai: openai.OpenAI, client: Client
+) -> None:
+    assert system.addresses is not None
+    kafka = KafkaLog(system.addresses.kafka)
+    common = Common(model=MODEL)
+    turn = 0
+
+    def taught(newest: int) -> versions.Models | None:
+        nonlocal turn
+        turn += 1
+        _teach(ai, client, turn)
+        found = versions.gather(kafka, common)
+        serving = found.versions[-1].engines and found.versions[-1].version >= newest
+        return found if serving and found.versions[-1].kind == "delta" else None
+
+    found = _until("some versions", lambda: taught(4))
+    back = [v.version for v in found.versions if v.kind == "delta"][-3]
+    head = found.versions[-1].version
+    assert back < head
+
+    # Streams run through it, and none of them fails.
+    answers: list[list[int]] = []
+    failed: list[Exception] = []
+    done = threading.Event()
+
+    def ask() -> None:
+        while not done.is_set():
+            try:
+                answer = ai.chat.completions.create(
+                    model=MODEL, messages=PROBE, max_tokens=32, temperature=1.0
+                )
+                answers.append(answer.model_extra["tailrace"]["weight_versions"])
+            except Exception as error:  # any is a failure
+                failed.append(error)
+
+    users = [threading.Thread(target=ask) for _ in range(4)]
+    for user in users:
+        user.start()
+    command = [sys.executable, "-m", "tailrace.cli", "models", "rollback", "--to", str(back)]
+    command += ["--state-dir", str(system.state_dir), "--json"]
+    began_s = time.monotonic()
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    wall_s = time.monotonic() - began_s
+    done.set()
+    for user in users:
+        user.join()
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    said = json.loads(ran.stdout)
+    print(f"rollback: {said['seconds']} s, command {wall_s:.1f} s, {len(answers)} answers")
+    print(ran.stderr)
+    assert said["seconds"] < 30 and not failed and answers
+    now = ai.chat.completions.create(model=MODEL, messages=PROBE, max_tokens=8, temperature=0)
+    withdrawn = range(back + 1, head + 1)
+    assert not set(now.model_extra["tailrace"]["weight_versions"]) & set(withdrawn)
+
+    # Training goes on from there, under new numbers, and every history adds up.
+    found = _until("a version of the new branch", lambda: taught(head + 1))
+    assert {v.version for v in found.versions if v.withdrawn} >= set(withdrawn)
+    assert found.served is not None and found.served > head
+    report = _until("a settled account", lambda: _settled(kafka))
+    assert report.ok, audit.in_words(report)
+    receipts = [e for _, e in tailrace.read("receipts", log=kafka)]
+    skipped = [r for r in receipts if isinstance(r, Receipt) and r.reason == "rolled_back"]
+    assert skipped
+    kafka.close()
