@@ -76,7 +76,13 @@ def main(argv: list[str] | None = None, step: Callable[[str], None] = lambda poi
     child = None
     if settings.vllm_url is None:
         child = Vllm(settings, token, os.environ, own_dir / "vllm.log")
-    server = Server(child, admin.healthy, clock=time.monotonic, start_s=settings.start_s)
+    server = Server(
+        child,
+        admin.healthy,
+        clock=time.monotonic,
+        start_s=settings.start_s,
+        missing=admin.missing if child is None else lambda: None,
+    )
     server.check()  # vLLM takes half a minute: it starts while the folder is read
 
     try:

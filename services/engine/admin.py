@@ -19,6 +19,8 @@ from typing import Any, Protocol
 import httpx
 
 HEADER = "x-tailrace-admin"
+GUARD = "tailrace.plugins.admin.Guard"
+TRANSFER = '{"backend": "tailrace"}'
 _NOT_FINITE = "Out of range float values"
 """vLLM's answer (400) when the model gave a NaN: JSON has none."""
 
@@ -114,6 +116,29 @@ class HttpAdmin:
             return False
         return True
 
+    def missing(self) -> str | None:
+        """What somebody else's vLLM lacks to be attached to, in words for who starts it; None:
+        nothing."""
+        try:
+            self._call("GET", "/weight_info", self._read_s, token="")
+            return f"its admin routes are open to all: start it with --middleware {GUARD}"
+        except Refused:
+            pass
+        except Trouble as error:
+            return str(error)
+        try:
+            self.weight_info()
+            self._call("POST", "/init_weight_transfer_engine", self._call_s, {"init_info": {}})
+        except Refused as error:
+            if error.status == 403:
+                return "engine.admin_token is not its TAILRACE_ENGINE_ADMIN_TOKEN"
+            if error.status == 404:
+                return f"no admin routes: start it with VLLM_SERVER_DEV_MODE=1 ({error})"
+            return f"no plugin: start it with --weight-transfer-config '{TRANSFER}' ({error})"
+        except Trouble as error:
+            return str(error)
+        return None
+
     def pause(self) -> None:
         """See Admin."""
         self._call("POST", "/pause?mode=keep&clear_cache=true", self._call_s)
@@ -176,9 +201,20 @@ class HttpAdmin:
         scored = zip(tokens[1:], entries[1:], strict=True)
         return [float(entry[str(token)]["logprob"]) for token, entry in scored]
 
-    def _call(self, method: str, path: str, timeout_s: float, body: Any = None) -> Any:
+    def _call(
+        self,
+        method: str,
+        path: str,
+        timeout_s: float,
+        body: Any = None,
+        *,
+        token: str | None = None,
+    ) -> Any:
+        headers = None if token is None else {HEADER: token}
         try:
-            answer = self._client.request(method, path, json=body, timeout=timeout_s)
+            answer = self._client.request(
+                method, path, json=body, timeout=timeout_s, headers=headers
+            )
         except httpx.ConnectError as error:
             raise Gone(f"{path}: {error}") from None
         except httpx.TransportError as error:

@@ -50,11 +50,13 @@ class Server:
         *,
         clock: Callable[[], float],
         start_s: float,
+        missing: Callable[[], str | None] = lambda: None,
     ) -> None:
+        """``missing``: what one that was attached to lacks, asked when it answers."""
         self.reason: str | None = "vllm is starting"
         """Why it is not up; None: it is."""
         self._child = child
-        self._healthy = healthy
+        self._healthy, self._missing = healthy, missing
         self._clock = clock
         self._start_s = start_s
         self._running = False
@@ -80,6 +82,10 @@ class Server:
         if self.reason is None:
             return True
         if self._healthy():
+            lacks = self._missing()
+            if lacks is not None:
+                self._down(lacks, "unfit")
+                return False
             logger.info("vllm answers after_s=%.1f", now - self._began)
             self.reason = None
             return True

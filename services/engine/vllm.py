@@ -18,6 +18,7 @@ import subprocess
 import sys
 
 from services.engine.adapters import KEPT
+from services.engine.admin import GUARD, TRANSFER
 from services.engine.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -53,8 +54,8 @@ def command(settings: Settings) -> list[str]:
         # What is sampled must be what the request says, not what the folder's defaults add.
         *("--generation-config", "vllm"),
         *("--logprobs-mode", "processed_logprobs"),
-        *("--weight-transfer-config", '{"backend": "tailrace"}'),
-        *("--middleware", "tailrace.plugins.admin.Guard"),
+        *("--weight-transfer-config", TRANSFER),
+        *("--middleware", GUARD),
         *("--enforce-eager", "--enable-scale-out", "--disable-uvicorn-access-log"),
         *one_process,
         *(("--enable-lora", "--max-loras", str(KEPT)) if settings.adapters else ()),

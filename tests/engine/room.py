@@ -76,6 +76,8 @@ class Room:
         self.vllm = FakeVllm()
         self.script: dict[tuple[str, int], str] = {}
         """Of the vLLMs that are started from now on."""
+        self.lacks: str | None = None
+        """What its vLLM is missing."""
         self.clock = Clock() if beside is None else beside.clock
         self.child = FakeChild(self)
         self.producer = self.log.producer()
@@ -89,6 +91,7 @@ class Room:
             lambda: self.vllm.healthy(),
             clock=self.clock,
             start_s=300,
+            missing=lambda: self.lacks,
         )
         wait = self._wait
         acks = Acks(

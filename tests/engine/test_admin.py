@@ -98,3 +98,31 @@ def test_a_model_that_gives_nan_fails_its_canary(admin: HttpAdmin) -> None:
     answer(admin, lambda request: httpx.Response(400, text="too long"))
     wrong, note = check(admin, update, 0.3)
     assert not wrong and note == "canary: unknown, /inference/v1/generate: 400 too long"
+
+
+def test_what_an_attached_vllm_lacks_is_said(admin: HttpAdmin) -> None:
+    def vllm(
+        *, guard: bool = True, dev: bool = True, plugin: bool = True, token: str = "secret"
+    ) -> Answer:
+        def what(request: httpx.Request) -> httpx.Response:
+            if guard and request.headers["x-tailrace-admin"] != token:
+                return httpx.Response(403, text="admin_only")
+            if not dev:
+                return httpx.Response(404, text="Not Found")
+            if request.url.path == "/init_weight_transfer_engine" and not plugin:
+                return httpx.Response(500, text="Weight transfer not configured")
+            return httpx.Response(200, json={"weight_version": "default"})
+
+        return what
+
+    answer(admin, vllm())
+    assert admin.missing() is None
+    for lacking, word in (
+        (vllm(guard=False), "--middleware tailrace.plugins.admin.Guard"),
+        (vllm(token="another"), "engine.admin_token is not"),
+        (vllm(dev=False), "VLLM_SERVER_DEV_MODE=1"),
+        (vllm(guard=False, dev=False), "VLLM_SERVER_DEV_MODE=1"),
+        (vllm(plugin=False), """--weight-transfer-config '{"backend": "tailrace"}'"""),
+    ):
+        answer(admin, lacking)
+        assert word in str(admin.missing())

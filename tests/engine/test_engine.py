@@ -202,6 +202,17 @@ def test_attached_to_a_vllm_that_was_replaced(tmp_path: Path) -> None:
     room.trainer.close()
 
 
+def test_attached_to_a_vllm_without_our_plugin(tmp_path: Path) -> None:
+    room = Room(tmp_path, supervised=False)
+    room.lacks = "no plugin"
+    room.turns(3, seconds=2.0)
+    assert room.engine.reason() == "vllm is down: no plugin" and room.vllm.calls == []
+    room.lacks = None
+    room.turns(2, seconds=60.0)
+    assert room.serves(0, 0)
+    room.trainer.close()
+
+
 def test_a_vllm_frozen_by_somebody_is_woken(room: Room) -> None:
     room.turns()
     room.vllm.paused = True
