@@ -201,8 +201,9 @@ def test_one_command_steps_back_while_users_are_served(
         turn += 1
         _teach(ai, client, turn)
         found = versions.gather(kafka, common)
-        serving = found.versions[-1].engines and found.versions[-1].version >= newest
-        return found if serving and found.versions[-1].kind == "delta" else None
+        deltas = [v for v in found.versions if v.kind == "delta"]
+        there = len(deltas) >= 3 and deltas[-1].engines and deltas[-1].version >= newest
+        return found if there else None
 
     found = _until("some versions", lambda: taught(4))
     back = [v.version for v in found.versions if v.kind == "delta"][-3]

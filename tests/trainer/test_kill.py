@@ -72,6 +72,40 @@ max_age_versions = 1000
     return path
 
 
+class Nursery:
+    """Runs one real trainer after the other: see :mod:`tests.trainer.nursery`."""
+
+    def __init__(self, mill: Mill, file: Path, log: Path, *points: str) -> None:
+        self.log = log
+        program = [sys.executable, "-m", "tests.trainer.nursery", str(file)]
+        program += [str(mill.settings.model_dir), *points, "run"]
+        with log.open("w") as errors:
+            self.child = subprocess.Popen(program, stdout=subprocess.PIPE, stderr=errors, text=True)
+
+    def begun(self, point: str) -> int:
+        assert self.child.stdout is not None
+        name, pid = self.child.stdout.readline().split()
+        assert name == point, self.log.read_text()[-3000:]
+        return int(pid)
+
+    def killed(self, point: str) -> int:
+        """It came there, and died of it."""
+        pid = self.begun(point)
+        assert self.child.stdout is not None
+        name, status = self.child.stdout.readline().split()
+        assert name == point and os.WIFSIGNALED(int(status)), self.log.read_text()[-3000:]
+        assert os.WTERMSIG(int(status)) == signal.SIGKILL, self.log.read_text()[-3000:]
+        return pid
+
+    def ended(self, last: int) -> None:
+        """In order, when it is told to."""
+        os.kill(last, signal.SIGTERM)
+        assert self.child.stdout is not None
+        assert self.child.stdout.readline().split() == ["run", "0"], self.log.read_text()[-3000:]
+        self.child.wait()
+        self.child.stdout.close()
+
+
 def test_killed_at_every_commit_point_nothing_is_lost_or_trained_twice(
     kafka_mill: Mill, broker: Any, tmp_path: Path
 ) -> None:
@@ -79,30 +113,15 @@ def test_killed_at_every_commit_point_nothing_is_lost_or_trained_twice(
     mill.put(*(trajectory(n) for n in range(60)))
     mill.put(trajectory(3), trajectory(60, reward=None), trajectory(61, untrainable="seed"))
     file = settings_file(mill, broker.bootstrap, tmp_path / "settings.toml")
-    model = mill.settings.model_dir
-    errors = (tmp_path / "log").open("w")
-    nursery = subprocess.Popen(
-        [sys.executable, "-m", "tests.trainer.nursery", str(file), str(model), *POINTS, "run"],
-        stdout=subprocess.PIPE,
-        stderr=errors,
-        text=True,
-    )
-    errors.close()
-    assert nursery.stdout is not None
+    nursery = Nursery(mill, file, tmp_path / "log", *POINTS)
     for point in POINTS:
-        pid = nursery.stdout.readline().split()
-        status = nursery.stdout.readline().split()
-        assert pid[0] == status[0] == point, (tmp_path / "log").read_text()[-3000:]
-        assert os.WTERMSIG(int(status[1])) == signal.SIGKILL, (tmp_path / "log").read_text()[-3000:]
-        mill.put(*(trajectory(n) for n in range(100 + 8 * int(pid[1]), 108 + 8 * int(pid[1]))))
-    last = int(nursery.stdout.readline().split()[1])
+        pid = nursery.killed(point)
+        mill.put(*(trajectory(n) for n in range(100 + 8 * pid, 108 + 8 * pid)))
+    last = nursery.begun("run")
     until = time.monotonic() + 60
     while mill.audit().trajectories.in_flight and time.monotonic() < until:
         mill.drain()
-    os.kill(last, signal.SIGTERM)
-    assert nursery.stdout.readline().split() == ["run", "0"]
-    nursery.wait()
-    nursery.stdout.close()
+    nursery.ended(last)
 
     report = mill.audit()
     assert report.ok, report.problems
@@ -126,3 +145,52 @@ def test_killed_at_every_commit_point_nothing_is_lost_or_trained_twice(
     subscriber.advance(store)
     subscriber.close()
     assert store.digest == replayed.head.digest
+
+
+def test_killed_at_every_commit_point_of_a_rollback_it_ends_in_the_same_state(
+    kafka_mill: Mill, broker: Any, tmp_path: Path
+) -> None:
+    mill = kafka_mill
+    mill.put(*(trajectory(n) for n in range(24)))
+    file = settings_file(mill, broker.bootstrap, tmp_path / "settings.toml")
+    points = ("encoded", "uncommitted", "committed", "taken")
+    nursery = Nursery(mill, file, tmp_path / "log", *["published"] * 3, *points)
+    for _ in range(3):
+        nursery.killed("published")
+    head = mill.versions()[-1].version
+    mill.roll_back(1)
+    mill.put(*(trajectory(n) for n in range(30, 46)))
+    for point in points:
+        nursery.killed(point)
+    last = nursery.begun("run")
+
+    def settled() -> bool:
+        return not mill.audit().trajectories.in_flight
+
+    until = time.monotonic() + 60
+    while not settled() and time.monotonic() < until:
+        mill.drain()
+    first = next(u for u in mill.versions() if u.version > head)
+    assert (first.base_version, first.digest) == (1, mill.versions()[1].digest)
+    back = {r.subject_id for r in mill.receipts() if r.reason == "rolled_back"}
+    assert {r.version for r in mill.receipts() if r.reason == "rolled_back"} == {first.version}
+    assert back == {r.subject_id for r in mill.receipts() if 1 < (r.version or 0) <= head}
+    report = mill.audit()
+    assert report.ok, report.problems
+    assert report.trajectories.outcomes == {"trained": 24, "filtered": 16}
+
+    # And while it runs: the same process goes on from there.
+    head = mill.versions()[-1].version
+    mill.roll_back(1, "retrain")
+    until = time.monotonic() + 60
+    while mill.versions()[-1].version == head and time.monotonic() < until:
+        mill.drain()
+    while not settled() and time.monotonic() < until:
+        mill.drain()
+    nursery.ended(last)
+    report = mill.audit()
+    assert report.ok, report.problems
+    assert report.trajectories.outcomes == {"trained": 40}
+    newest = mill.versions()[-1]
+    assert [u for u in mill.versions() if u.version == head + 1][0].base_version == 1
+    assert newest.version > head and not any(step.reseeded for step in mill.steps())
