@@ -33,7 +33,7 @@ def write(folder: Path, *, seed: int = 0) -> Path:
         import torch
         from transformers import LlamaConfig, LlamaForCausalLM
 
-        tokenizer = _tokenizer()
+        words = tokenizer()
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             config = LlamaConfig(
@@ -45,17 +45,18 @@ def write(folder: Path, *, seed: int = 0) -> Path:
                 num_key_value_heads=1,
                 max_position_embeddings=2048,
                 tie_word_embeddings=True,
-                bos_token_id=tokenizer.convert_tokens_to_ids("<|im_start|>"),
-                eos_token_id=tokenizer.convert_tokens_to_ids("<|im_end|>"),
-                pad_token_id=tokenizer.convert_tokens_to_ids("<|endoftext|>"),
+                bos_token_id=words.convert_tokens_to_ids("<|im_start|>"),
+                eos_token_id=words.convert_tokens_to_ids("<|im_end|>"),
+                pad_token_id=words.convert_tokens_to_ids("<|endoftext|>"),
             )
             model = LlamaForCausalLM(config).to(torch.bfloat16)
         model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+        words.save_pretrained(folder)
     return folder
 
 
-def _tokenizer() -> Any:
+def tokenizer() -> Any:
+    """The byte-level tokenizer alone."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import Future
 import json
 from pathlib import Path
+import time
 
+import httpx
 import numpy as np
 import pytest
 
+from services.engine.acks import Acks
+from services.engine.adapters import Adapters
 from tailrace.errors import UpdateRefused
-from tailrace.events import ModelUpdate
+from tailrace.events import ModelAck, ModelUpdate
+from tailrace.log.base import Position
+from tailrace.log.memory import MemoryLog
 from tailrace.weights import adapters, codec
 from tailrace.weights.lineage import Lineage
+from tailrace.weights.subscriber import Subscriber
 from tailrace.weights.tensors import Tensor, Tensors, digest, digest_files
 from tests.engine.models import MODEL, Trainer, tensors
+from tests.engine.real import TOKENS, Models, ask, distance, real_vllm
 from tests.engine.room import Room
 
 
@@ -24,14 +33,27 @@ def lora(number: int) -> Tensors:
     return {"base_model.model.q_proj.lora_A.weight": Tensor.of("bfloat16", (4, 4), bits)}
 
 
-def publish(trainer: Trainer, version: int, *, rank: int = 4, **more: object) -> ModelUpdate:
+def publish(
+    trainer: Trainer,
+    version: int,
+    *,
+    model: Tensors | None = None,
+    rank: int = 4,
+    **more: object,
+) -> ModelUpdate:
     """An adapter for the head, or what ``more`` says."""
+    model = lora(version) if model is None else model
     head = trainer.publisher.head()
     assert head is not None
-    config = {"peft_type": "LORA", "r": rank, "target_modules": ["q_proj"]}
+    config = {
+        "peft_type": "LORA",
+        "r": rank,
+        "lora_alpha": 2 * rank,
+        "target_modules": ["q_proj", "down_proj"],
+    }
     files = {adapters.CONFIG_FILE: json.dumps(config).encode()}
     fields = {
-        "digest": digest(lora(version)),
+        "digest": digest(model),
         "config_digest": digest_files(files),
         "base_version": head.version,
         "base_digest": head.digest,
@@ -39,7 +61,7 @@ def publish(trainer: Trainer, version: int, *, rank: int = 4, **more: object) ->
     manifest = ModelUpdate(
         model=MODEL, version=version, created_ms=1, kind="adapter", **(fields | more)
     )
-    stream = codec.encode_keyframe(lora(version), files)
+    stream = codec.encode_keyframe(model, files)
     return trainer.publisher.publish(manifest, stream, [], [])
 
 
@@ -182,3 +204,86 @@ def test_a_stream_without_a_config_is_no_adapter(room: Room) -> None:
     room.subscriber.poll(0)
     with pytest.raises(UpdateRefused, match=adapters.CONFIG_FILE):
         adapters.fetch(room.subscriber, update)
+
+
+def scaled(base: Tensors, number: int) -> tuple[Tensors, Tensors]:
+    """A random adapter of rank 4 on two projections of each layer, and ``base`` with it merged."""
+    random = np.random.default_rng(number)
+    adapter, merged = {}, dict(base)
+    for name, tensor in base.items():
+        if not name.endswith(("q_proj.weight", "down_proj.weight")):
+            continue
+        rows, columns = tensor.shape
+        down = bfloat16(0.2 * random.standard_normal((4, columns)))
+        up = bfloat16(0.2 * random.standard_normal((rows, 4)))
+        stem = f"base_model.model.{name.removesuffix('.weight')}"
+        adapter[f"{stem}.lora_A.weight"], adapter[f"{stem}.lora_B.weight"] = down, up
+        merged[name] = bfloat16(tensor.float32() + 2.0 * up.float32() @ down.float32())
+    return adapter, merged
+
+
+def bfloat16(values: np.ndarray) -> Tensor:
+    """Rounded towards zero."""
+    bits = (np.ascontiguousarray(values, np.float32).view(np.uint32) >> 16).astype(np.uint16)
+    return Tensor.of("bfloat16", values.shape, bits)
+
+
+@pytest.mark.e2e
+def test_a_real_vllm_answers_with_the_adapter_of_the_name(tmp_path: Path) -> None:
+    models = Models(tmp_path)
+    trainer = Trainer(MemoryLog())
+    subscriber = Subscriber(trainer.log, trainer.wire, model=MODEL)
+    said: list[tuple[str, int, str | None]] = []
+
+    def write(ack: ModelAck) -> Future[Position]:
+        said.append((ack.state, ack.version, ack.reason))
+        return Future()
+
+    def found(base: Tensors, merged: Tensors, name: str) -> None:
+        answer = ask(vllm.url, TOKENS, 4, model=name)
+        logprobs = models.reference.logprobs(merged, TOKENS + answer.tokens)[-4:]
+        without = models.reference.logprobs(base, TOKENS + answer.tokens)[-4:]
+        assert distance(answer.logprobs, logprobs) < 0.1 < 0.3 < distance(logprobs, without)
+
+    with real_vllm(models.folder, tmp_path, adapters=True) as vllm:
+        beside = Adapters(
+            vllm.admin,
+            subscriber,
+            Acks(engine="e", model=MODEL, write=write, wall_ms=lambda: 0),
+            model=MODEL,
+            folder=tmp_path / "adapters",
+            clock=time.monotonic,
+        )
+        version = 0
+        for base in (models.base, models.other):
+            trainer.whole(version, base, version)
+            beside.leave(digest(base))
+            vllm.load(version, base)
+            label = str(version)
+            for number in range(3):
+                version += 1
+                adapter, merged = scaled(base, number)
+                publish(trainer, version, model=adapter)
+                subscriber.poll(0)
+                assert beside.turn(digest(base))
+                assert said[-1] == ("loaded", version, None)
+                found(base, merged, f"tiny@{version}")
+            assert vllm.admin.weight_info() == label
+            assert vllm.admin.models() == ["tiny", f"tiny@{version - 1}", f"tiny@{version}"]
+            plain = ask(vllm.url, TOKENS, 4)
+            logprobs = models.reference.logprobs(base, TOKENS + plain.tokens)[-4:]
+            assert distance(plain.logprobs, logprobs) < 0.1
+            version += 1
+        trainer.whole(version, models.base, version)
+        publish(trainer, version + 1, model=scaled(models.base, 9)[0], rank=64)
+        subscriber.poll(0)
+        beside.turn(digest(models.base))
+        assert said[-1][:2] == ("refused", version + 1) and "rank" in str(said[-1][2])
+        closed = httpx.post(
+            f"{vllm.url}/v1/load_lora_adapter",
+            json={"lora_name": "mine", "lora_path": "/tmp"},
+            trust_env=False,
+        )
+        assert closed.status_code == 403
+    trainer.close()
+    subscriber.close()

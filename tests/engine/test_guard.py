@@ -32,6 +32,8 @@ ADMIN_ROUTES = [
     "/server_info",
     "/scale_elastic_ep",
     "/v1/load_lora_adapter",
+    "/v1/unload_lora_adapter",
+    "/adapters",
     "/start_profile",
     "/docs",
     "/openapi.json",

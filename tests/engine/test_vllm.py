@@ -1,25 +1,33 @@
-"""Command line and environment of vLLM, and (soak) a real one with the tiny model."""
+"""A real vLLM with a tiny model: what it computes with, its cache, its canary."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-import os
 from pathlib import Path
+import threading
 import time
 
-import numpy as np
+import httpx
 import pytest
 
-from services.engine.admin import HttpAdmin, Refused
+from services.engine.admin import Refused
+from services.engine.canary import check
 from services.engine.settings import Settings
 from services.engine.slot import Slot
-from services.engine.swap import Load, Swap
-from services.engine.vllm import Vllm, command, core_numbers, environment
-from services.local.ports import free_port
-from tailrace.weights import folder
-from tailrace.weights.tensors import Tensor, digest
+from services.engine.vllm import command, core_numbers, environment
+from tailrace.events import Canary, ModelUpdate
+from tailrace.packing import pack_ids, pack_logprobs
+from tailrace.weights.tensors import Tensors, digest
+from tests.engine.real import (
+    TOKENS,
+    Models,
+    RealVllm,
+    ask,
+    distance,
+    every_noisy,
+    noisy,
+)
 
-TOKENS = [5, 77, 130, 9, 300, 41, 77, 2, 260, 33, 12, 8]
+EMBEDDING = "model.embed_tokens.weight"
 
 
 def test_command_and_environment() -> None:
@@ -41,91 +49,115 @@ def test_core_numbers() -> None:
         core_numbers("all")
 
 
-@pytest.fixture
-def server(tiny_model: Path, tmp_path: Path) -> Iterator[HttpAdmin]:
-    settings = Settings(
-        model_folder=tiny_model, vllm_port=free_port(), cores="0", kv_cache_mib=64, model="tiny"
-    )
-    vllm = Vllm(settings, "token", os.environ, tmp_path / "vllm.log")
-    admin = HttpAdmin(f"http://127.0.0.1:{settings.vllm_port}", "token", model="tiny")
-    vllm.start()
-    end = time.monotonic() + 240
-    while not admin.healthy():
-        assert vllm.exit_code() is None and time.monotonic() < end, vllm.last_words()
-        time.sleep(0.2)
-    yield admin
-    admin.close()
-    vllm.stop()
-
-
-def bits_of(tensor: Tensor, change: float) -> Tensor:
-    """The tensor with noise of ``change`` of its mean magnitude."""
-    import torch
-
-    values = torch.from_numpy(tensor.float32().copy())
-    noise = torch.from_numpy(np.random.default_rng(1).standard_normal(tensor.shape))
-    noisy = (values + change * values.abs().mean() * noise.float()).bfloat16()
-    return Tensor.of("bfloat16", tensor.shape, noisy.view(torch.int16).numpy().view(np.uint16))
-
-
-def expected(model: Path, tensors: dict[str, Tensor]) -> list[float]:
-    """The logprobs of TOKENS under these weights, by transformers."""
-    import warnings
-
-    import torch
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from transformers import AutoModelForCausalLM
-
-        reference = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
-    state = reference.state_dict()
-    for name, tensor in tensors.items():
-        state[name].copy_(torch.from_numpy(tensor.float32()))
-    with torch.no_grad():
-        logp = reference(torch.tensor([TOKENS])).logits[0].log_softmax(-1)
-    return [float(logp[at, token]) for at, token in enumerate(TOKENS[1:])]
-
-
-def distance(left: list[float], right: list[float]) -> float:
-    return float(np.abs(np.array(left) - np.array(right)).mean())
-
-
-@pytest.mark.soak
-def test_a_real_vllm_computes_with_what_was_loaded(
-    server: HttpAdmin, tiny_model: Path, tmp_path: Path
-) -> None:
-    base = dict(folder.read(tiny_model))
-    slot = Slot([tmp_path], "t")
-    swap = Swap(server, clock=time.monotonic, wait=time.sleep)
-
-    def load(version: int, tensors: dict[str, Tensor]) -> list[float]:
-        mark = digest(tensors)
-        swap.load(Load(version=version, digest=mark, path=str(slot.write(tensors, mark))))
-        assert server.weight_info() == str(version) and not server.is_paused()
-        return server.score(TOKENS)
-
-    was = load(0, base)
-    assert distance(was, expected(tiny_model, base)) < 0.05
+@pytest.mark.e2e
+def test_it_computes_with_what_was_loaded(vllm: RealVllm, models: Models, tmp_path: Path) -> None:
+    base, reference = models.base, models.reference
+    was = vllm.load(0, base)
+    assert distance(was, reference.logprobs(base, TOKENS)) < 0.1
     # The embedding alone: the tied head, which vLLM repacks on CPU, must follow.
-    head = base | {"model.embed_tokens.weight": bits_of(base["model.embed_tokens.weight"], 3.0)}
-    now = load(1, head)
-    assert distance(now, expected(tiny_model, head)) < 0.05 < 0.1 < distance(now, was)
-    every = {name: bits_of(tensor, 0.5) for name, tensor in base.items()}
-    assert distance(load(2, every), expected(tiny_model, every)) < 0.05
+    head = base | {EMBEDDING: noisy(base[EMBEDDING], 3.0)}
+    now = vllm.load(1, head)
+    assert distance(now, reference.logprobs(head, TOKENS)) < 0.1 < 1.0 < distance(now, was)
+    every = every_noisy(base, 0.5)
+    noise = vllm.load(2, every)
+    assert distance(noise, reference.logprobs(every, TOKENS)) < 0.1
     # An update that was left open by a killed engine: the next swap fills and closes it.
-    server.pause()
-    server.start()
-    server.update(str(slot.write(head, digest(head))), digest(head))
-    assert distance(load(3, base), was) == 0
+    admin, slot = vllm.admin, Slot([tmp_path], "t")
+    admin.pause()
+    admin.start()
+    admin.update(str(slot.write(head, digest(head))), digest(head))
+    assert vllm.load(3, base) == was
     # A file of another version, and one with a tensor missing, are refused.
-    server.pause()
-    server.start()
+    admin.pause()
+    admin.start()
     with pytest.raises(Refused, match="holds"):
-        server.update(str(slot.write(head, "another")), digest(head))
+        admin.update(str(slot.write(head, "another")), digest(head))
     part = {name: tensor for name, tensor in base.items() if "layers.1.mlp" not in name}
-    server.start()
-    server.update(str(slot.write(part, digest(part))), digest(part))
+    admin.start()
+    admin.update(str(slot.write(part, digest(part))), digest(part))
     with pytest.raises(Refused, match="no weights for"):
-        server.finish("9")
-    assert distance(load(4, every), expected(tiny_model, every)) < 0.05
+        admin.finish("9")
+    assert vllm.load(4, every) == noise
+
+
+def _cache_hits(vllm: RealVllm) -> float:
+    text = httpx.get(f"{vllm.url}/metrics", trust_env=False).text
+    lines = [line for line in text.splitlines() if line.startswith("vllm:prefix_cache_hits_total")]
+    return sum(float(line.rpartition(" ")[2]) for line in lines)
+
+
+@pytest.mark.e2e
+def test_no_key_or_value_of_older_weights_is_used(vllm: RealVllm, models: Models) -> None:
+    prompt = [3 + (at * 7) % 500 for at in range(600)]
+    reference = models.reference
+
+    def of(tensors: Tensors, tokens: list[int], got: list[float]) -> float:
+        return distance(reference.logprobs(tensors, prompt + tokens)[len(prompt) - 1 :], got)
+
+    vllm.load(300, models.base)
+    ask(vllm.url, prompt, 4)
+    before = _cache_hits(vllm)
+    old = ask(vllm.url, prompt, 4)
+    assert _cache_hits(vllm) > before, "the prompt is cached: it could be used"
+    assert of(models.base, old.tokens, old.logprobs) < 0.1
+    vllm.load(301, models.other)
+    new = ask(vllm.url, prompt, 4)
+    assert of(models.other, new.tokens, new.logprobs) < 0.1
+    # An answer that was under way goes on as if the new weights had read all before it.
+    answers = []
+    thread = threading.Thread(target=lambda: answers.append(ask(vllm.url, prompt, 1200)))
+    thread.start()
+    time.sleep(0.5)
+    vllm.load(302, models.base)
+    thread.join(120)
+    (label, start, _), *_ = [span for span in answers[0].spans if span[0] == "302"]
+    assert start > 0, answers[0].spans
+    found = answers[0]
+    whole = reference.logprobs(models.base, prompt + found.tokens)[len(prompt) - 1 :]
+    assert distance(whole[start:], found.logprobs[start:]) < 0.1
+    # The same without dropping the cache, which shows that this test can fail.
+    admin = vllm.admin
+    ask(vllm.url, prompt, 4)
+    admin._call("POST", "/pause?mode=keep&clear_cache=false", 20.0)
+    load = vllm.load_of(303, models.other)
+    admin.start()
+    admin.update(load.path, load.digest)
+    admin.finish("303")
+    admin.resume()
+    stale = ask(vllm.url, prompt, 4)
+    assert of(models.other, stale.tokens, stale.logprobs) > 0.3
+
+
+@pytest.mark.e2e
+def test_the_canary_tells_wrong_weights_from_rounding(vllm: RealVllm, models: Models) -> None:
+    tolerance = Settings().canary_tolerance
+    prompt, output = TOKENS[:12], TOKENS[12:]
+    logprobs = models.reference.logprobs(models.other, TOKENS)[-len(output) :]
+    update = ModelUpdate(
+        version=1,
+        created_ms=1,
+        canary=Canary(
+            prompt_tokens=pack_ids(prompt),
+            output_tokens=pack_ids(output),
+            logprobs=pack_logprobs(logprobs),
+        ),
+    )
+    vllm.load(400, models.other)
+    assert check(vllm.admin, update, tolerance) == (False, None)
+    assert check(vllm.admin, update, tolerance / 3) == (False, None), "with room to spare"
+    swapped = {
+        name.replace(".0.", ".x.").replace(".1.", ".0.").replace(".x.", ".1."): tensor
+        for name, tensor in models.other.items()
+    }
+    wrong = {
+        "the version before": models.base,
+        "two layers in each other's place": swapped,
+        "an old head": models.other | {EMBEDDING: models.base[EMBEDDING]},
+    }
+    for layer in (0, 1):
+        for part in ("self_attn.v_proj", "self_attn.o_proj", "mlp.up_proj", "mlp.down_proj"):
+            name = f"model.layers.{layer}.{part}.weight"
+            wrong[f"an old {name}"] = models.other | {name: models.base[name]}
+    for version, (what, tensors) in enumerate(wrong.items(), 401):
+        vllm.load(version, tensors)
+        assert check(vllm.admin, update, tolerance)[0], what
