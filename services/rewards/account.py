@@ -103,7 +103,11 @@ class Account:
             del self._by_id[heard.fact.feedback_id]
 
     def _target(self, record: LogRecord, event: events.Feedback) -> int | None:
-        """Offset of what ``replaces`` names: an earlier, standing set about the same answer."""
+        """Offset of what ``replaces`` names: an earlier, standing set about the same answer.
+
+        Nobody but a grader takes back or replaces what a grader said, and what replaces is of the
+        same metric: a page that may say one thing cannot silence another.
+        """
         if event.replaces is None:
             return None
         heard = self.find(event.replaces, record)
@@ -112,7 +116,9 @@ class Account:
         fact = heard.fact
         same = fact.subject == event.feedback_id.partition("!")[0]
         if event.action != "retract":
-            same = same and fact.choice == event.choice
+            same = same and (fact.choice, fact.metric) == (event.choice, event.metric)
+        if fact.source == "grader":
+            same = same and event.source == "grader"
         standing = not heard.replaced and not heard.withdrawn
         if fact.retract or not same or not standing:
             return None

@@ -238,8 +238,9 @@ class Memory:
         self._drop_empty(session)
 
     def _drop_empty(self, session: Session) -> None:
-        if not session.interactions and not session.heard:
-            self.sessions.pop(session.id, None)
+        empty = not session.interactions and not session.heard
+        if empty and self.sessions.get(session.id) is session:
+            del self.sessions[session.id]
 
     def _session(self, session_id: str) -> Session:
         if session_id not in self.sessions:

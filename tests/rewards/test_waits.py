@@ -74,15 +74,16 @@ def test_a_metric_the_spec_does_not_know_has_the_spec_s_wait() -> None:
 def test_a_replacement_counts_by_its_own_window(late: str, outcome: str) -> None:
     story = Story()
     interaction = story.turn()
-    story.wait(2.5)
-    first = story.feedback(interaction, "a")
-    story.feedback(interaction, "b", replaces=f"{interaction}!a", **GRADE)
+    story.wait(1.5)
+    first = story.feedback(interaction, "a", **GRADE)
+    story.wait(1)
+    story.feedback(interaction, "b", replaces=f"{interaction}!a", **GRADE | {"number": 1.0})
     result = story.end(replace(WAITS, late=late))
     if late == "drop":
-        assert rewards(result) == [(0, 1.0)]
+        assert rewards(result) == [(0, 0.5)]
         assert result.outcomes()[first] == outcome
     else:
-        assert rewards(result) == [(0, 1.0), (1, 0.5)]
+        assert rewards(result) == [(0, 0.5), (1, 1.0)]
 
 
 def test_a_final_signal_behind_its_window_closes_nothing() -> None:

@@ -1,0 +1,73 @@
+"""Who may replace or take back what somebody said: a page's token silences no grader."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from tests.rewards.history import read_in_order
+from tests.rewards.test_join import SPEC, Story
+
+
+@pytest.mark.parametrize(
+    ("said", "source", "metric", "allowed"),
+    [
+        ("user", "user", "thumbs", True),
+        ("user", "grader", "thumbs", True),
+        ("implicit", "user", "thumbs", True),
+        ("grader", "grader", "thumbs", True),
+        ("grader", "user", "thumbs", False),
+        ("grader", "implicit", "thumbs", False),
+        ("user", "user", "done", False),
+    ],
+)
+def test_who_may_replace_whom(said: str, source: str, metric: str, allowed: bool) -> None:
+    story = Story()
+    interaction = story.turn()
+    first = story.feedback(interaction, "a", source=said)
+    second = story.feedback(
+        *(interaction, "b"),
+        boolean=False,
+        metric=metric,
+        source=source,
+        replaces=f"{interaction}!a",
+    )
+    result = story.end()
+    assert result.outcomes() == {first: "replaced" if allowed else "joined", second: "joined"}
+    assert (b"no_target" in next(iter(result.receipts[second]))) is not allowed
+
+
+@pytest.mark.parametrize(
+    ("said", "source", "outcomes"),
+    [
+        ("grader", "user", ("joined", "no_target")),
+        ("grader", "implicit", ("joined", "no_target")),
+        ("grader", "grader", ("withdrawn", "applied")),
+        ("user", "grader", ("withdrawn", "applied")),
+    ],
+)
+def test_who_may_take_back_what(said: str, source: str, outcomes: tuple[str, str]) -> None:
+    story = Story()
+    interaction = story.turn()
+    story.feedback(interaction, "a", source=said)
+    story.feedback(interaction, "b", action="retract", source=source, replaces=f"{interaction}!a")
+    assert tuple(story.end().outcomes()[offset] for offset in (0, 1)) == outcomes
+
+
+def test_a_word_that_was_kept_without_its_source_can_be_taken_back() -> None:
+    story = Story()
+    interaction = story.turn()
+    story.feedback(interaction, "a", source="grader")
+    story.run(1)
+    reader = read_in_order(story, SPEC)
+    key = b"0/feedback/0"
+    kept = msgspec.msgpack.decode(reader.table.values[key])
+    assert kept.pop("source") == "grader"
+    reader._durable[key] = msgspec.msgpack.encode(kept)
+    reader.assign()
+    story.feedback(interaction, "b", action="retract", replaces=f"{interaction}!a")
+    story.run(10)
+    while kinds := reader.readable():
+        reader.step(kinds[0])
+    reader.commit(lambda low, high: high)
+    assert set(reader.result.outcomes().values()) == {"withdrawn", "applied"}
