@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+import getpass
 from pathlib import Path
 import sys
 from typing import TYPE_CHECKING, Any
@@ -47,7 +48,9 @@ def add_parser(
     follow = action("follow", "a pin ends: engines follow what is trained")
     for order in (back, pin, follow):
         order.add_argument("--reason", default=None, help="kept on the log")
-        order.add_argument("--by", default=None, metavar="NAME", help="who orders; on the log too")
+        order.add_argument(
+            "--by", default=None, metavar="NAME", help="who orders, on the log too (who you are)"
+        )
         order.add_argument(
             "--timeout", type=float, default=90.0, metavar="S", help="to wait for engines (90)"
         )
@@ -116,7 +119,7 @@ def _order(arguments: argparse.Namespace, common: Common, log: Log) -> int:
             getattr(arguments, "version", None),
             data=getattr(arguments, "data", None),
             reason=arguments.reason,
-            principal=arguments.by,
+            principal=arguments.by or _user(),
             timeout_s=arguments.timeout,
             say=say,
         )
@@ -125,6 +128,13 @@ def _order(arguments: argparse.Namespace, common: Common, log: Log) -> int:
     else:
         print("\n".join(_in_words(outcome)))
     return 0 if outcome.ok else 1
+
+
+def _user() -> str | None:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # nobody by this number
+        return None
 
 
 def _in_words(outcome: Outcome) -> list[str]:
