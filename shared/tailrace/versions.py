@@ -118,10 +118,12 @@ def _versions(
     lineage: Lineage, trained: ModelUpdate | None, found: list[Engine]
 ) -> Iterator[Version]:
     chain = set() if trained is None else {u.version for u in lineage.chain(trained.version)}
-    for update in lineage.updates.values():
+    known = [*lineage.updates.values(), *lineage.adapters.values()]
+    for update in sorted(known, key=lambda update: update.version):
         first, last = update.first_step, update.last_step
         holds = [e.engine for e in found if e.version == update.version and e.state != "refused"]
         label = label_only(update) and update.bytes is None
+        at = update.base_version if update.kind == "adapter" else update.version
         yield Version(
             version=update.version,
             base=update.base_version,
@@ -131,7 +133,7 @@ def _versions(
             digest=update.digest,
             steps=0 if first is None or last is None else last - first + 1,
             figures=update.figures,
-            withdrawn=update.version not in chain,
+            withdrawn=at not in chain,
             engines=holds,
         )
 

@@ -14,10 +14,12 @@ import pytest
 
 from services.engine.acks import Acks
 from services.engine.adapters import Adapters
+from tailrace import versions
 from tailrace.errors import UpdateRefused
 from tailrace.events import ModelAck, ModelUpdate
 from tailrace.log.base import Position
 from tailrace.log.memory import MemoryLog
+from tailrace.settings import Common
 from tailrace.weights import adapters, codec
 from tailrace.weights.lineage import Lineage
 from tailrace.weights.subscriber import Subscriber
@@ -182,6 +184,17 @@ def test_a_lineage_keeps_adapters_apart(room: Room) -> None:
     assert lineage.head == base and lineage.next_version == 2
     assert lineage.served(None) == base and not lineage.add(base)
     assert adapters.newest(lineage, "a", 2) == [one] and adapters.newest(lineage, "b", 2) == []
+
+
+def test_adapters_are_listed_among_the_versions(room: Room) -> None:
+    publish(room.trainer, 1)
+    room.trainer.delta(2)
+    found = versions.gather(room.log, Common(model=MODEL)).versions
+    assert [(v.version, v.base, v.kind, v.withdrawn) for v in found] == [
+        (0, None, "keyframe", False),
+        (1, 0, "adapter", False),
+        (2, 0, "delta", False),
+    ]
 
 
 def test_a_publisher_takes_no_adapter_without_its_base(room: Room) -> None:
