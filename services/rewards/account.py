@@ -43,9 +43,13 @@ class Account:
         return None
 
     def repeated(self, record: LogRecord, event: events.Feedback) -> str | None:
-        """``duplicate`` or ``conflict`` when the id was given to an earlier record."""
+        """``duplicate`` or ``conflict`` when the id was given to an earlier record.
+
+        A retraction that found no target gave its id to nothing: who may take back what it named
+        has the same id for it.
+        """
         known = self.find(event.feedback_id, record)
-        if known is None:
+        if known is None or (known.fact.retract and known.fact.target is None):
             return None
         return "duplicate" if known.fact.body == feedback_json.same(event) else "conflict"
 

@@ -71,3 +71,17 @@ def test_a_word_that_was_kept_without_its_source_can_be_taken_back() -> None:
         reader.step(kinds[0])
     reader.commit(lambda low, high: high)
     assert set(reader.result.outcomes().values()) == {"withdrawn", "applied"}
+
+
+def test_a_retraction_in_vain_does_not_stand_in_the_way_of_another() -> None:
+    story = Story()
+    interaction = story.turn()
+    said = story.feedback(interaction, "a", source="grader")
+    retract = {"action": "retract", "replaces": f"{interaction}!a"}
+    vain = story.feedback(interaction, "retract-a", **retract)
+    good = story.feedback(interaction, "retract-a", source="grader", **retract)
+    again = story.feedback(interaction, "retract-a", source="grader", **retract)
+    assert story.end().outcomes() == {
+        **{said: "withdrawn", vain: "no_target"},
+        **{good: "applied", again: "duplicate"},
+    }
