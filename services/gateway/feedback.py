@@ -9,6 +9,7 @@ kind. Called by :mod:`services.gateway.inbox`.
 from __future__ import annotations
 
 from collections.abc import Mapping
+import re
 from typing import Any
 
 import msgspec
@@ -25,6 +26,8 @@ MOST = 1000
 _SKEW_MS = 10 * 60 * 1000
 _FIRST_MS = 1_577_836_800_000
 """2020: no interaction is older."""
+_RESERVED = re.compile(r"retract-.*|.*\.[0-9]{1,3}\.[0-9a-f]{12}")
+"""Ids that retractions and graders make: who gave one first would have theirs refused."""
 _SOURCES = ("user", "implicit", "grader")
 
 
@@ -159,6 +162,11 @@ def _granted(record: Feedback, grant: Grant, user: str | None) -> str | None:
         raise ApiError(403, "the token is for another interaction", code="token_subject")
     if record.source == "grader":
         raise ApiError(403, "a grader needs a key", code="token_source")
+    own = record.action == "retract" and record.feedback_id == ids.retraction_of(
+        record.replaces or ""
+    )
+    if _RESERVED.fullmatch(record.feedback_id.partition("!")[2]) and not own:
+        raise ApiError(403, "a page cannot give that id", code="token_id")
     if record.action == "set" and grant.metrics is not None and record.metric not in grant.metrics:
         raise ApiError(403, f"the token is not for {record.metric}", code="token_metric")
     if user is not None and user != grant.user:

@@ -133,6 +133,28 @@ def test_a_grader_gives_its_name_and_holds_a_key():
     assert (caught.value.status, caught.value.code) == (403, "token_source")
 
 
+@pytest.mark.parametrize(
+    ("said", "refused"),
+    [
+        ({"feedback_id": "polite.0.0123456789ab"}, True),
+        ({"feedback_id": "retract-x"}, True),
+        ({"feedback_id": "retract-x", "action": "retract", "replaces": "a"}, True),
+        ({"feedback_id": "vote-1.0"}, False),
+    ],
+)
+def test_a_page_cannot_take_the_id_of_a_grader_or_a_retraction(said, refused):
+    page = Caller("default", None, Grant(interaction=TURN, expires_s=1))
+    body = json.dumps(thumbs(**said)).encode()
+    if refused:
+        with pytest.raises(feedback.ApiError) as caught:
+            feedback.read(body, page, user=None, kinds={}, now_ms=NOW_MS)
+        assert (caught.value.status, caught.value.code) == (403, "token_id")
+    else:
+        feedback.read(body, page, user=None, kinds={}, now_ms=NOW_MS)
+    parse(thumbs(**said))  # with a key it may
+    assert feedback.retraction(f"{TURN}!a", page, user=None, now_ms=NOW_MS).replaces == f"{TURN}!a"
+
+
 def test_a_token_prefers_among_the_choices_of_its_interaction():
     page = Caller("default", None, Grant(interaction=TURN, expires_s=1))
 
