@@ -85,11 +85,13 @@ def branch(lineage: Lineage, release: Release | None) -> Branch:
     ages, rolled_back = Ages(), RolledBack()
     for update in chain:
         ages.version(update.version, changed=not label_only(update))
-    for update in lineage.withdrawn(release):
+    withdrawn = lineage.withdrawn(release)
+    bases = {update.base_version for update in withdrawn}
+    for update in withdrawn:
         assert release is not None
         if release.data == "retrain":
             ages.beside(update.version, update.base_version, changed=not label_only(update))
-        else:
+        elif update.version not in bases:  # what its base had decided is in its history
             rolled_back.add(update.ranges)
     begins = release is not None and bool(chain) and chain[-1].version == release.live
     return Branch(
