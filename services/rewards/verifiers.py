@@ -21,6 +21,11 @@ logger = logging.getLogger(__name__)
 MAX_CHARACTERS = 20_000
 MAX_PROGRAM = 1000
 """Instructions of a compiled pattern: with the text's length, they bound the time it takes."""
+MAX_STEPS = 100_000
+"""Of a schema's check: keywords asked, each with a step for every 64 characters or parts that it
+looks at. Branches that lead back into the schema double their number with each level of an answer."""
+_WHOLE = ("const", "enum", "uniqueItems")
+"""Keywords that look at all that is inside a value."""
 _NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?(?:[eE][-+]?\d{1,3})?")
 Verdict = tuple[float | None, str | None]
 """How far an answer passes, from 0.0 to 1.0; or None and why that cannot be said."""
@@ -39,6 +44,10 @@ NOTHING = Answer(text=None, tokens=None, finish_reason=None, tags={})
 """For a spec without verifiers, which spares reading the answer."""
 
 
+class Exhausted(Exception):
+    """A schema's check took too many steps."""
+
+
 class Verifiers:
     """The verifiers of a spec, by name. Raises ValueError where one cannot be made."""
 
@@ -51,6 +60,8 @@ class Verifiers:
         verifier = self._verifiers[name]
         try:
             share, reason = _verify(verifier, self._checks[name], answer)
+        except Exhausted:
+            return None, "too_complex"
         except Exception as error:  # users write the answers, and libraries raise what they will
             logger.warning("verifier failed name=%s error=%r", name, error)
             return None, "verifier_error"
@@ -170,20 +181,37 @@ def _schema(schema: dict[str, Any]) -> Check:
             if len({_hashable(item) for item in instance}) < len(instance):
                 yield jsonschema.ValidationError("uniqueItems")
 
+    left = 0
+    size = 0
+
+    def counted(name: str, keyword: Any) -> Any:
+        def ask(validator: Any, given: Any, instance: Any, table: Any) -> Any:
+            nonlocal left
+            parts = len(instance) if isinstance(instance, str | list | dict) else 0
+            left -= 1 + (size if name in _WHOLE else parts) // 64
+            if left < 0:
+                raise Exhausted
+            return keyword(validator, given, instance, table)
+
+        return ask
+
     # The library's own pattern keywords backtrack, and its uniqueItems is quadratic.
+    own = {
+        "pattern": matches,
+        "patternProperties": properties,
+        "additionalProperties": additional,
+        "uniqueItems": unique,
+    }
+    keywords = {**base.VALIDATORS, **own}
     bounded = jsonschema.validators.extend(
-        base,
-        {
-            "pattern": matches,
-            "patternProperties": properties,
-            "additionalProperties": additional,
-            "uniqueItems": unique,
-        },
+        base, {name: counted(name, keyword) for name, keyword in keywords.items()}
     )
     # An empty registry: a $ref to elsewhere fails, it is never fetched.
     validator = bounded(schema, registry=referencing.Registry())
 
     def check(text: str) -> bool:
+        nonlocal left, size
+        left, size = MAX_STEPS, len(text)
         try:
             document: Any = json.loads(text, parse_constant=_refuse)
         except (ValueError, RecursionError):

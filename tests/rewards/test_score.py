@@ -182,6 +182,24 @@ def test_many_items_are_told_apart_at_once() -> None:
     assert time.process_time() - began_s < 0.5
 
 
+def test_a_schema_that_branches_at_each_level_takes_no_longer_than_so_many_steps() -> None:
+    branch = {"type": "object", "properties": {"a": {"$ref": "#/$defs/n"}}}
+    branches = [branch | {"required": ["a", name]} for name in "bc"]
+    schema = {"$defs": {"n": {"anyOf": [*branches, {"type": "number"}]}}, "$ref": "#/$defs/n"}
+    check = Verifiers({"one": Verifier(kind="json_schema", schema=schema)})
+    nested = [answer('{"a":' * depth + "1" + "}" * depth) for depth in (2, 40, 2, 40)]
+    began_s = time.process_time()
+    said = [check.verify("one", one) for one in nested]
+    assert time.process_time() - began_s < 5
+    assert said == [(0.0, None), (None, "too_complex")] * 2
+
+
+def test_a_long_answer_is_checked_whole() -> None:
+    one = {"type": "object", "required": ["a"], "additionalProperties": {"type": "number"}}
+    verifier = Verifier(kind="json_schema", schema={"items": one, "uniqueItems": True})
+    assert verify(verifier, answer(str([{"a": n} for n in range(1500)]).replace("'", '"')))[0] == 1
+
+
 def test_a_length_may_fall_off_slowly() -> None:
     verifier = Verifier(kind="length", min=2, max=4, slope=4, passed=1.0, failed=-1.0)
     worth = [verify(verifier, answer("word " * n))[0] for n in (1, 2, 4, 5, 6, 8, 30)]
