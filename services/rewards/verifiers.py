@@ -23,7 +23,7 @@ MAX_PROGRAM = 1000
 """Instructions of a compiled pattern: with the text's length, they bound the time it takes."""
 MAX_STEPS = 100_000
 """Of a schema's check: keywords asked, each with a step for every 64 characters or parts that it
-looks at. Branches that lead back into the schema double their number with each level of an answer."""
+looks at. Branches that lead back into it double the number with each level of an answer."""
 _WHOLE = ("const", "enum", "uniqueItems")
 """Keywords that look at all that is inside a value."""
 _NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?(?:[eE][-+]?\d{1,3})?")
