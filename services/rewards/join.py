@@ -162,15 +162,15 @@ class Join:
         if error.reason == "unknown_schema" and record.offset not in self._refused:
             # The schema may be known when this is read again; the outcome is out by then.
             refusal = facts.Refusal(error.reason, str(error), record.time_ms)
-            key = self._keep_refusal(record.offset, refusal)
+            key = key_of(self.partition, "refused", record.offset)
             self._store.insert(key, facts.encode(refusal))
+            self._keep_refusal(record.offset, refusal)
         return [emission.receipt(record, "", "invalid", error.reason, self._partitions), *out]
 
-    def _keep_refusal(self, offset: int, refusal: facts.Refusal) -> bytes:
+    def _keep_refusal(self, offset: int, refusal: facts.Refusal) -> None:
         self._refused[offset] = refusal
         key = key_of(self.partition, "refused", offset)
         self._memory.retention.expire(key, 0)  # once its offset is committed it is not read again
-        return key
 
     def _on_turn(
         self, record: LogRecord, kind: str, event: events.Prompt | events.Output
