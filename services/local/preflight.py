@@ -21,6 +21,7 @@ MEMORY_MIB = {
     "gateway": 300,
     "rewards": 300,
     "drift": 250,
+    "releases": 100,
 }
 """Resident memory of each part at its highest, with a model of 135M parameters; the engine's is
 vLLM's too, the trainer's is float32 masters, gradients and moments, and one forward pass."""

@@ -152,6 +152,21 @@ def test_a_pin_is_no_rollback_and_hides_none(mill: Mill) -> None:
     assert mill.audit().ok
 
 
+def test_a_frozen_trainer_goes_back_and_trains_nothing(mill: Mill) -> None:
+    trainer = trained(mill, 2)
+    mill.order("freeze")
+    mill.put(*(sampled(n, 1) for n in range(30, 38)))
+    mill.roll_back(1, "retrain")
+    trainer = followed(mill, trainer)
+    steps = len(mill.steps())
+    run(trainer)
+    assert trainer.head.version == 1 and len(mill.steps()) == steps
+    mill.order("thaw")
+    run(trainer)
+    assert trainer.head.base_version == 3 and len(mill.steps()) == steps + 2
+    assert mill.audit().ok
+
+
 def test_a_second_rollback_to_the_same_version_withdraws_the_branch(mill: Mill) -> None:
     trainer = trained(mill, 2)
     mill.roll_back(1)
