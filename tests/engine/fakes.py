@@ -14,6 +14,7 @@ from pathlib import Path
 from services.engine.admin import Gone, Refused, Unanswered
 
 BASE = "base"
+CHANGES = ("pause", "start", "update", "finish", "resume", "label")
 
 
 class FakeVllm:
@@ -40,17 +41,27 @@ class FakeVllm:
         """How many more calls go without an answer."""
         self._sent: list[Callable[[], None]] = []
         """What is worked off after that."""
+        self._open: str | None = None
+        """A call that changes something, whose answer is missing, until a read is answered."""
         self.served: list[tuple[str | None, str]] = [(BASE, "default")]
         """What requests could meet: (weights, label), each time either changed while running."""
         self.logprobs: dict[str, list[float]] = {}
         self.adapters: dict[str, str] = {}
         """Path by name."""
+        self.resumed_with: list[list[str]] = []
+        """The adapters that were there at each resume."""
+        self.mislabels = 0
+        """How often finish leaves the label as it was."""
 
     def pause(self) -> None:
         self._call("pause", lambda: setattr(self, "paused", True))
 
     def resume(self) -> None:
-        self._call("resume", lambda: setattr(self, "paused", False))
+        def work() -> None:
+            self.paused = False
+            self.resumed_with.append(sorted(self.adapters))
+
+        self._call("resume", work)
 
     def start(self) -> None:
         def work() -> None:
@@ -77,7 +88,10 @@ class FakeVllm:
             if not self.active or self.loaded is None:
                 raise Refused("finish", 500, "nothing was loaded")
             self.weights, self.loaded, self.active = self.loaded, None, False
-            self.label_ = label
+            if self.mislabels:
+                self.mislabels -= 1
+            else:
+                self.label_ = label
 
         self._call("finish", work)
 
@@ -125,6 +139,16 @@ class FakeVllm:
         if self.hung:
             raise Unanswered(name)
         self.calls.append(name)
+        assert self._open is None or name not in CHANGES, f"{name} beside {self._open}"
+        try:
+            self._answer(name, work)
+        except Unanswered:
+            self._open = name if name in CHANGES else self._open
+            raise
+        if name == "weight_info":
+            self._open = None
+
+    def _answer(self, name: str, work: Callable[[], None]) -> None:
         what = self.script.get((name, self.calls.count(name)))
         if what == "refuse":
             raise Refused(name, 500, "no")

@@ -98,6 +98,7 @@ def test_the_newest_and_the_one_before_are_loaded(room: Room) -> None:
     room.trainer.delta(4)
     room.turns()
     assert room.serves(4, 4) and names(room) == []
+    assert room.vllm.resumed_with[-1] == [], "gone before anybody met them under other weights"
     publish(room.trainer, 5)
     room.turns()
     assert names(room) == ["tiny@5"]

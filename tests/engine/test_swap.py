@@ -89,6 +89,18 @@ def test_an_unanswered_call_is_not_repeated_before_a_read(load: Load) -> None:
     assert vllm.calls[:4] == ["pause", "weight_info", "is_paused", "pause"]
 
 
+def test_a_wrong_label_is_never_woken(load: Load) -> None:
+    vllm = FakeVllm()
+    vllm.mislabels = 1
+    swap_of(vllm).load(load)
+    assert vllm.served == [(BASE, "default"), ("seven", "7")] and not vllm.paused
+    vllm = FakeVllm()
+    vllm.mislabels = 9
+    with pytest.raises(Doubt, match="label is default, not 7"):
+        swap_of(vllm).load(load)
+    assert vllm.paused and "resume" not in vllm.calls
+
+
 def test_a_label_alone(load: Load) -> None:
     vllm = FakeVllm({("label", 1): "lose"})
     swap_of(vllm).relabel(8)
