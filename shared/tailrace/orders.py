@@ -175,8 +175,9 @@ class Orders:
             if (why := refusal(release)) is not None:
                 outcome.problem = why
                 return
-            if self._releases.newest is not release:
-                outcome.problem = f"another order came after it: {release_in_words(release)}"
+            newest = self._releases.newest
+            if _effect(newest) != _effect(release):
+                outcome.problem = f"another order came after it: {release_in_words(newest)}"
                 return
             self._subscriber.catch_up()
             lineage = self._subscriber.lineage
@@ -224,3 +225,8 @@ class Orders:
             assert ack is not None
             found.append(heard(ack, record.time_ms, now_ms))
         return found
+
+
+def _effect(release: Release | None) -> tuple[object, ...]:
+    """What counts of a release: a later order that is refused leaves it as it is."""
+    return () if release is None else (release.mode, release.live, release.withdrawn_to)

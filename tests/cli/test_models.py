@@ -172,6 +172,24 @@ def test_without_a_releases_service_the_order_stands(memory: Play) -> None:
     assert memory.scene.releases()[0].live == 1
 
 
+def test_a_later_order_ends_the_wait_unless_it_is_refused(memory: Play) -> None:
+    memory.engine("one").away = True
+    memory.scene.order("pin", 77)  # it comes first, and is refused
+    order = memory.scene.order
+    real = memory.clock
+    given = []
+
+    def clock() -> float:
+        if memory.scene.releases() and len(given) < 2:
+            given.append(order("pin", 88) if not given else order("pin", 0))
+        return real()
+
+    memory.clock = clock  # type: ignore[method-assign]
+    outcome = memory.give("rollback", 1)
+    assert not outcome.ok and outcome.release is not None and outcome.release.live == 1
+    assert outcome.problem == "another order came after it: version 0 is pinned"
+
+
 def test_an_engine_that_does_not_come_is_named(memory: Play) -> None:
     memory.engine("one")
     memory.engine("two").away = True
