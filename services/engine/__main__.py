@@ -152,6 +152,7 @@ def main(argv: list[str] | None = None, step: Callable[[str], None] = lambda poi
         clock=time.monotonic,
         canary_tolerance=settings.canary_tolerance,
         serving_ack_s=settings.serving_ack_s,
+        journal_bytes=settings.journal_mib * 1024 * 1024,
         step=step,
     )
     try:

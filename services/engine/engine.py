@@ -53,6 +53,9 @@ LOG_TROUBLE = Counter("tailrace_engine_log_errors", "Turns in which the log did 
 
 _LOADS = 2
 """How often a version may leave vLLM in doubt before it is refused."""
+_MAY_PASS = ("uri", "truncated", "gap")
+"""Reasons for refusing a version that may not be there any more later."""
+_AGAIN_S = 60.0
 _TURN_S = 0.02
 """How often an engine that waits for its turn looks for the acks of those before it."""
 _LOG_PATIENCE_S = 30.0
@@ -86,6 +89,7 @@ class Engine:
         clock: Callable[[], float],
         canary_tolerance: float = 0.3,
         serving_ack_s: float = 30.0,
+        journal_bytes: int = 0,
         step: Callable[[str], None] = lambda point: None,
     ) -> None:
         self._store, self._subscriber, self._releases = store, subscriber, releases
@@ -98,7 +102,10 @@ class Engine:
         self._canary_tolerance, self._serving_ack_s = canary_tolerance, serving_ack_s
         self.served: Served | None = None
         self.refused: set[int] = set()
-        """Versions that are not tried again by this process."""
+        """Versions that are not tried again by this process, but for those in ``_again``."""
+        self._again: dict[int, float] = {}
+        """When a version is, whose bytes could not be had."""
+        self._journal_bytes = journal_bytes
         self._safe = store.version
         """The version that a rollback of the host copy goes to."""
         self._doubts = 0
@@ -150,10 +157,13 @@ class Engine:
         known = self._subscriber.lineage.updates.get(self._store.version or 0)
         if self._store.version is not None and known and known.digest != self._store.digest:
             logger.warning("the folder is not version %d of the log", self._store.version)
-            self._store, self._safe = Store.empty(), None
+            self._store, self._safe = Store.empty(journal_bytes=self._journal_bytes), None
 
     def _target(self) -> int | None:
         """The version to serve, of those that are known and not refused; None: no version yet."""
+        for version in [v for v, due in self._again.items() if self._clock() >= due]:
+            del self._again[version]
+            self.refused.discard(version)
         lineage = self._subscriber.lineage
         served = lineage.served(self._releases.newest)
         for update in lineage.chain(served.version) if served is not None else ():
@@ -172,6 +182,8 @@ class Engine:
         except UpdateRefused as error:
             logger.error("refused version=%d: %s", target, error)
             self._refuse(target, str(error))
+            if error.reason in _MAY_PASS:
+                self._again[target] = self._clock() + _AGAIN_S
         except LogError as error:
             LOG_TROUBLE.inc()
             logger.warning("cannot fetch version=%d: %s", target, error)

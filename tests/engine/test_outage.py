@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from services.local.ports import free_port
-from tailrace.errors import LogError
+from tailrace.errors import LogError, UpdateRefused
 from tailrace.log.kafka import KafkaLog
 from tailrace.weights import folder
 from tailrace.weights.tensors import digest
@@ -47,6 +47,36 @@ def test_versions_that_came_while_the_log_was_silent(
     room.turns()
     assert room.serves(2, 2)
     assert not [ack for ack in room.acks() if ack[0] == "refused"]
+    room.trainer.close()
+    room.subscriber.close()
+
+
+def test_bytes_that_cannot_be_had_are_asked_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = Room(tmp_path)
+    room.trainer.keyframe(0)
+    room.turns()
+    asked: list[float] = []
+
+    def away(*_: object) -> bytes:
+        asked.append(room.clock.now)
+        raise UpdateRefused("uri", "the store is away")
+
+    with monkeypatch.context() as outage:
+        outage.setattr(room.subscriber, "fetch", away)
+        room.trainer.delta(1)
+        room.turns(100, seconds=1.0)
+        assert room.serves(0, 0)
+    assert len(asked) == 2 and asked[1] - asked[0] >= 60
+    room.turns(60, seconds=1.0)
+    assert room.serves(1, 1)
+    assert [ack[:2] for ack in room.acks() if ack[0] != "serving"] == [
+        ("applied", 0),
+        ("refused", 1),
+        ("refused", 1),
+        ("applied", 1),
+    ]
     room.trainer.close()
     room.subscriber.close()
 
