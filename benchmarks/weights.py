@@ -7,6 +7,7 @@ nothing else.
 
 - ``deltas``: two real steps of training of SmolLM2-135M, see :mod:`benchmarks.deltas`
 - ``scaling``: random models of 0.1, 0.5 and 1.5 billion weights; takes 10 GiB of memory
+- ``serving``: a hundred updates under requests, see :mod:`benchmarks.serving`
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from benchmarks import deltas
+from benchmarks import deltas, serving
 
 CACHE_DIR = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tailrace"
 LRS = [2e-5, 2e-6]
@@ -27,6 +28,7 @@ PARAMETERS = [100_000_000, 500_000_000, 1_500_000_000]
 SECTIONS: dict[str, Callable[[int], Any]] = {
     "deltas": lambda repeats: deltas.deltas(CACHE_DIR, LRS, repeats),
     "scaling": lambda repeats: deltas.scaling(PARAMETERS, repeats),
+    "serving": lambda repeats: serving.measure(CACHE_DIR),
 }
 """What gives a section its value, from the repeats of each measurement."""
 
