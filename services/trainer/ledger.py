@@ -235,8 +235,9 @@ class Ledger:
         """The weights of the last version as everybody else gets them."""
         settings = self._settings
         subscriber = Subscriber(self._log, self._wire, model=settings.model, prefix=settings.prefix)
+        for update in chain:  # the publisher's word, not whatever else says to be of this model
+            subscriber.lineage.add(update)
         try:
-            subscriber.catch_up()
             begin = digest(base)
             version = 0 if chain[0].digest == begin else None
             store = Store(base, version, begin)

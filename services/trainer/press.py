@@ -67,10 +67,9 @@ class Press:
 
     @property
     def next(self) -> int:
-        """The number of the next version: those of a branch that was left are not used again."""
-        newest = self._publisher.head()
-        assert newest is not None
-        return newest.version + 1
+        """The number of the next version: those of a branch that was left, and
+        of adapters, are not used again."""
+        return self._publisher.next_version
 
     def publish(
         self, account: Account, steps: Sequence[Step], trained: Sequence[Answer], *, keyframe: bool

@@ -42,7 +42,7 @@ from services.trainer.records import alarm_of, step_of
 from services.trainer.settings import Settings
 from tailrace import topics
 from tailrace.errors import SettingsError
-from tailrace.events import ModelUpdate, Step
+from tailrace.events import ModelUpdate, Release, Step
 from tailrace.log.base import Log
 from tailrace.stream import Writer, publish_schemas
 from tailrace.topics import named
@@ -135,8 +135,13 @@ class Trainer:
     def withdrawn(self) -> bool:
         """Whether a release says to go on from another version than :attr:`head`: close this one,
         make another."""
-        served = self._publisher.lineage.served(self._releases.followed)
-        return served is not None and served.version != self.head.version
+        release = self._releases.followed
+        served = self._publisher.lineage.served(release)
+        if served is None or release is None:
+            return False
+        # Before the branch has begun, another order may say otherwise what becomes of the data.
+        again = self.head.version == release.live and _terms(release) != self._terms
+        return served.version != self.head.version or again
 
     def turn(self, wait_s: float = 0.2) -> bool:
         """Read, then train or publish if it is time. Returns whether a step was taken."""
@@ -191,6 +196,7 @@ class Trainer:
     # Start
 
     def _recover(self, ledger: Ledger, partitions: range) -> Recovery:
+        self._terms = _terms(self._releases.followed)
         found = branch(self._publisher.lineage, self._releases.followed)
         if not found.chain:
             self._intake.begin(partitions, [])
@@ -300,3 +306,8 @@ class Trainer:
             memory=self._intake.known.memory,
         )
         self._checkpoints.write(meta, self._learner.state())
+
+
+def _terms(release: Release | None) -> tuple[int | None, int | None, str | None] | None:
+    """What a rollback says of where to go on and what becomes of the data."""
+    return None if release is None else (release.live, release.withdrawn_to, release.data)

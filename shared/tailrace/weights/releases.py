@@ -26,7 +26,8 @@ SKIPPED = Counter(
     "tailrace_weights_releases_skipped", "Releases that could not be read, by reason", ["reason"]
 )
 
-_STALL_S = 30.0
+_STALL_S = 90.0
+"""Longer than the broker keeps the transaction of a desk that died open: 60 s."""
 _REFUSED = "refused: "
 
 
