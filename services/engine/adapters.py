@@ -96,8 +96,8 @@ class Adapters:
         except Trouble as error:  # whoever watches vLLM will find out what it has
             logger.warning("adapters: %s", error)
             self._loaded, self._not_before = None, self._clock() + _AGAIN_S
-        except LogError as error:
-            logger.warning("cannot fetch an adapter: %s", error)
+        except (LogError, OSError) as error:  # the log is away, or there is no room for the folder
+            logger.warning("cannot have an adapter: %s", error)
             self._not_before = self._clock() + _AGAIN_S
 
     def _ask(self) -> set[int]:

@@ -208,6 +208,7 @@ class Engine:
         assert version is not None
         if self.served == Served(version, digest):
             self._turns.rest()
+            self._waits = False
             return
         self._waits = not self._may_pause(version, digest)
         if self._waits:

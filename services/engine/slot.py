@@ -70,7 +70,8 @@ class Slot:
         """Remove what an earlier swap, or an earlier process of this name, left."""
         for folder in self._folders:
             for path in folder.glob(f"tailrace-{self._name}-*.safetensors"):
-                path.unlink(missing_ok=True)
+                if path.stem.removeprefix(f"tailrace-{self._name}-").isdigit():  # no other engine's
+                    path.unlink(missing_ok=True)
 
 
 def _write(path: Path, tensors: Mapping[str, Tensor], digest: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterable
 import json
+import math
 import re
 import sys
 import time
@@ -216,7 +217,7 @@ def value(text: str | None, metric: str) -> bool | float | str | None:
         return text
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
-    return float(text) if _NUMBER.fullmatch(text) else text
+    return float(text) if _NUMBER.fullmatch(text) and math.isfinite(float(text)) else text
 
 
 def _gateway(common: Common) -> str:

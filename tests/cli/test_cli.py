@@ -252,7 +252,7 @@ def test_values_on_the_command_line() -> None:
     assert commands.value(None, "better") is None
     for text in ("0", "-4.", "+.5", "1e-3", "2E6"):
         assert commands.value(text, "stars") == float(text)
-    for text in ("nan", "inf", "-Infinity", "1_000", " 4", "٤", "0x4", ".", ""):
+    for text in ("nan", "inf", "-Infinity", "1e999", "1_000", " 4", "٤", "0x4", ".", ""):
         assert commands.value(text, "stars") == text
     sent = cli.parser().parse_args(["send", "a", "--preferred-over", "0", "--choice", "1"])
     assert (sent.value, sent.preferred_over, sent.choice) == (None, "0", 1)

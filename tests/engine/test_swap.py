@@ -157,3 +157,10 @@ def test_a_torn_canary_is_no_reason_to_end() -> None:
     update = ModelUpdate(version=1, created_ms=1, canary=torn)
     wrong, note = check(FakeVllm(), update, 0.3)
     assert not wrong and "unreadable" in str(note)
+
+
+def test_an_engine_leaves_the_file_of_one_whose_name_begins_like_its_own(tmp_path: Path) -> None:
+    kept = Slot([tmp_path], "engine-1").write(tensors(1), "one")
+    mine = Slot([tmp_path], "engine").write(tensors(1), "one")
+    Slot([tmp_path], "engine")
+    assert kept.exists() and not mine.exists()

@@ -167,6 +167,20 @@ def test_a_frozen_trainer_goes_back_and_trains_nothing(mill: Mill) -> None:
     assert mill.audit().ok
 
 
+def test_the_last_order_says_what_becomes_of_the_data(mill: Mill) -> None:
+    trainer = trained(mill, 2)
+    mill.order("freeze")
+    mill.roll_back(1, "retrain")
+    trainer = followed(mill, trainer)
+    mill.roll_back(1, "skip")
+    trainer = followed(mill, trainer)
+    mill.order("thaw")
+    run(trainer)
+    report = mill.audit()
+    assert report.ok, report.problems
+    assert report.trajectories.outcomes == {"trained": 8, "filtered": 8}
+
+
 def test_a_second_rollback_to_the_same_version_withdraws_the_branch(mill: Mill) -> None:
     trainer = trained(mill, 2)
     mill.roll_back(1)
