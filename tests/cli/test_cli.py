@@ -302,6 +302,8 @@ def _followed(where: tuple[str, ...], folder: Path) -> tuple[int, str]:
         text=True,
         cwd=folder,
         env=_environment(),
+        # Where the tests themselves run in the background, SIGINT comes down to it as ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert following.stdout is not None
     first, second = following.stdout.readline(), following.stdout.readline()
