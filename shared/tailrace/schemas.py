@@ -43,7 +43,7 @@ def derive(record: type[events.Struct]) -> Schema:
 
 def _record(record: type[msgspec.Struct], seen: set[str]) -> Schema:
     seen.add(record.__name__)
-    hints = typing.get_type_hints(record, vars(events) | {"bytes": bytes})
+    hints = typing.get_type_hints(record)
     fields = []
     for field in msgspec.structs.fields(record):
         entry: Schema = {"name": field.name, "type": _type(hints[field.name], seen)}

@@ -13,15 +13,12 @@ from tests.borders.test_imports import LIBRARY, ROOT, SERVICES
 
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 MAX_LINES = 320
-LONG = ("shared/tailrace/events.py",)
-"""The records, one after another: a table, not a program."""
 
 
 @pytest.mark.parametrize("file", [*LIBRARY, *SERVICES], ids=str)
 def test_a_file_is_short_and_says_what_it_is(file):
     text = file.read_text()
-    if str(file.relative_to(ROOT)) not in LONG:
-        assert text.count("\n") <= MAX_LINES
+    assert text.count("\n") <= MAX_LINES
     tree = ast.parse(text)
     assert not tree.body or ast.get_docstring(tree), "no module docstring"
     assert file.stem not in ("utils", "util", "helpers", "helper", "manager", "misc", "common")
