@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
 import subprocess
 
 import pytest
@@ -151,7 +150,7 @@ def test_a_foreign_client_needs_only_the_table(broker, prefix):
 
 
 @pytest.mark.kafka
-@pytest.mark.skipif(shutil.which("kcat") is None, reason="kcat is not installed")
+@pytest.mark.tools
 def test_the_documented_kcat_line(broker, prefix):
     from tailrace.log.kafka import KafkaLog
 

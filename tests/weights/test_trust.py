@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from pathlib import Path
-import shutil
 import stat
 import subprocess
 
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed448 import Ed448PrivateKey
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import (
+    Ed25519PrivateKey,
+    Ed25519PublicKey,
+)
 import msgspec
 import pytest
 
@@ -86,7 +90,21 @@ def test_a_signed_history_is_followed(channel: Channel, keys: list[Path]) -> Non
     assert record.headers[KEY] == Signer(keys[0]).id.encode()
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+def test_a_stranger_verifies_a_manifest_as_the_page_says(
+    memory_channel: Channel, keys: list[Path]
+) -> None:
+    memory_channel.keyframe(_publisher(memory_channel, keys[0]), 0, model())
+    (record,) = _records(memory_channel)
+    public = serialization.load_pem_public_key(_public(keys[0])[0].read_bytes())
+    assert isinstance(public, Ed25519PublicKey)
+    digest = sha256(public.public_bytes_raw()).hexdigest()
+    assert record.headers[KEY] == digest[:16].encode()
+    public.verify(record.headers[SIGNATURE], record.value or b"")
+    with pytest.raises(InvalidSignature):
+        public.verify(record.headers[SIGNATURE], (record.value or b"") + b"\0")
+
+
+@pytest.mark.tools
 def test_openssl_agrees(memory_channel: Channel, keys: list[Path], tmp_path: Path) -> None:
     memory_channel.keyframe(_publisher(memory_channel, keys[0]), 0, model())
     record = _records(memory_channel)[0]
