@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import confluent_kafka as ck
 import pytest
 
@@ -143,6 +145,8 @@ class Coordinator:
     def __init__(self, *errors: int) -> None:
         self._errors = list(errors)
         self.offsets: list[ck.TopicPartition] = []
+        self.failing: list[tuple[int, int]] = []
+        """Partitions, and the error each answers with once."""
 
     def _answer(self) -> None:
         if self._errors:
@@ -150,11 +154,22 @@ class Coordinator:
 
     def committed(self, wanted: list[ck.TopicPartition], timeout: float) -> list[ck.TopicPartition]:
         self._answer()
-        return self.offsets
+        return self._partly(self.offsets)
 
-    def commit(self, offsets: list[ck.TopicPartition], asynchronous: bool) -> None:
+    def commit(
+        self, offsets: list[ck.TopicPartition], asynchronous: bool
+    ) -> list[ck.TopicPartition]:
         self._answer()
         self.offsets = offsets
+        return self._partly(offsets)
+
+    def _partly(self, offsets: list[ck.TopicPartition]) -> list[ck.TopicPartition]:
+        if not self.failing:
+            return offsets
+        partition, code = self.failing.pop(0)
+        # The error of a real TopicPartition is librdkafka's alone to write.
+        failed = SimpleNamespace(partition=partition, offset=-1001, error=ck.KafkaError(code))
+        return [failed, *(tp for tp in offsets if tp.partition != partition)]
 
 
 MOVING = (ck.KafkaError.NOT_COORDINATOR, ck.KafkaError.COORDINATOR_LOAD_IN_PROGRESS)
@@ -170,3 +185,19 @@ def test_a_coordinator_that_moves_is_asked_again():
     consumer._consumer._errors = [ck.KafkaError.GROUP_AUTHORIZATION_FAILED]
     with pytest.raises(LogError, match="committed offsets of t"):
         consumer.committed("t", [0])
+
+
+def test_an_error_of_one_partition_is_no_answer_about_it():
+    consumer = KafkaConsumer({}, "g", False)
+    consumer.close()
+    consumer._consumer = Coordinator()
+    consumer.commit("t", {0: 7, 1: 8})
+    consumer._consumer.failing = [(1, code) for code in MOVING]
+    assert consumer.committed("t", [0, 1]) == {0: 7, 1: 8}
+    denied = [(1, ck.KafkaError.TOPIC_AUTHORIZATION_FAILED)]
+    consumer._consumer.failing = list(denied)
+    with pytest.raises(LogError, match="committed offsets of t.*TOPIC_AUTHORIZATION_FAILED"):
+        consumer.committed("t", [0, 1])
+    consumer._consumer.failing = list(denied)
+    with pytest.raises(LogError, match="commit offsets of t.*TOPIC_AUTHORIZATION_FAILED"):
+        consumer.commit("t", {0: 7, 1: 8})

@@ -239,7 +239,7 @@ class KafkaConsumer:
         assert self._group, "a consumer without a group commits nothing"
         wanted = [ck.TopicPartition(topic, p) for p in partitions]
         found = self._coordinated(
-            lambda: self._consumer.committed(wanted, timeout=REQUEST_TIMEOUT_S),
+            lambda: _whole(self._consumer.committed(wanted, timeout=REQUEST_TIMEOUT_S)),
             f"committed offsets of {topic}",
         )
         return {tp.partition: tp.offset for tp in found if tp.offset >= 0}
@@ -248,7 +248,7 @@ class KafkaConsumer:
         assert self._group, "a consumer without a group commits nothing"
         wanted = [ck.TopicPartition(topic, p, offset) for p, offset in offsets.items()]
         self._coordinated(
-            lambda: self._consumer.commit(offsets=wanted, asynchronous=False),
+            lambda: _whole(self._consumer.commit(offsets=wanted, asynchronous=False)),
             f"commit offsets of {topic}",
         )
 
@@ -266,6 +266,17 @@ class KafkaConsumer:
 
     def close(self) -> None:
         self._consumer.close()
+
+
+def _whole(answer: list[ck.TopicPartition]) -> list[ck.TopicPartition]:
+    """An answer about all its partitions: librdkafka raises only what concerns the whole request.
+
+    Raises KafkaException for the first partition that failed.
+    """
+    for partition in answer:
+        if partition.error is not None:
+            raise ck.KafkaException(partition.error)
+    return answer
 
 
 def _bytes(value: str | bytes | None) -> bytes | None:
