@@ -1,3 +1,5 @@
+"""``tailrace.Client``: what it sends, how it tries again, what it says of a refusal."""
+
 import json
 import math
 

@@ -1,3 +1,5 @@
+"""``tailrace.read`` and ``tailrace watch``: stretches of a topic by time, followed, as documents."""
+
 from datetime import UTC, datetime
 import json
 

@@ -1,3 +1,5 @@
+"""From feedback to the first token under a version that was trained on it."""
+
 from itertools import permutations
 
 import pytest

@@ -1,3 +1,5 @@
+"""The figures at the end of a demo, and the statistics that they rest on."""
+
 import json
 import math
 from pathlib import Path

@@ -1,3 +1,5 @@
+"""What the simulated users like, and that they are as wrong and silent as they are set."""
+
 import random
 
 import pytest

@@ -1,3 +1,5 @@
+"""The simulated users over HTTP: they ask, vote, try again, and count what failed."""
+
 from collections.abc import Iterator
 import json
 import signal

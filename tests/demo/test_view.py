@@ -1,3 +1,5 @@
+"""The terminal view, drawn without a terminal."""
+
 import io
 
 from rich.console import Console

@@ -1,3 +1,5 @@
+"""Hugging Face folders as tensors, and back."""
+
 import json
 from pathlib import Path
 

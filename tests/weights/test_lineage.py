@@ -1,3 +1,5 @@
+"""Which versions lead to which, and the cheapest way between two."""
+
 from typing import Any
 
 import msgspec

@@ -1,3 +1,5 @@
+"""The weights that somebody holds: they move by verified updates alone, and back."""
+
 import msgspec
 import pytest
 

@@ -1,3 +1,5 @@
+"""Tensors as bytes with a type and a shape, and the digest of many."""
+
 from hashlib import sha256
 import struct
 
