@@ -1,4 +1,4 @@
-"""``tailrace.read`` and ``tailrace watch``: stretches of a topic by time, followed, as documents."""
+"""``tailrace.read``: stretches of a topic by time, followed, and as documents."""
 
 from datetime import UTC, datetime
 import json
