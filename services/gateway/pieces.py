@@ -17,8 +17,10 @@ import threading
 
 import tokenizers
 
-_ROOM_CHARACTERS = 4 * 1024 * 1024
-"""How much text is kept. With its ids, at most three a character, it takes 64 MB or less."""
+_ROOM_BYTES = 64 * 1024 * 1024
+_ENTRY_BYTES = 384
+"""An entry beside its characters and ids: two objects, a link, a slot, and the slots that a table
+keeps free (held by a test)."""
 
 
 class Pieces:
@@ -29,12 +31,15 @@ class Pieces:
         encode: Callable[[str], list[int]],
         borders: dict[str, int],
         *,
-        room_characters: int = _ROOM_CHARACTERS,
+        room_bytes: int = _ROOM_BYTES,
     ) -> None:
-        """``borders``: special tokens and their ids, one at least; see :func:`borders`."""
+        """``borders``: special tokens and their ids, one at least; see :func:`borders`.
+
+        ``room_bytes``: memory for what is kept, objects and table included.
+        """
         self._encode = encode
         self._borders = borders
-        self._room = room_characters
+        self._room = room_bytes
         # Of two tokens that begin at one place the longer counts, as in the tokenizer.
         longest_first = sorted(borders, key=len, reverse=True)
         self._border = re.compile("(" + "|".join(map(re.escape, longest_first)) + ")")
@@ -62,10 +67,17 @@ class Pieces:
         with self._lock:
             if piece not in self._known:
                 self._known[piece] = fresh
-                self._room -= len(piece)
+                self._room -= size_of(piece, fresh)
             while self._room < 0:
-                self._room += len(self._known.popitem(last=False)[0])
+                self._room += size_of(*self._known.popitem(last=False))
         return fresh
+
+
+def size_of(piece: str, ids: array[int]) -> int:
+    """Bytes that a kept piece takes at most; the same whenever it is asked."""
+    # Up to four a character, and as many again for the UTF-8 that a text keeps once encoded.
+    text_bytes = len(piece) if piece.isascii() else 8 * len(piece)
+    return text_bytes + ids.itemsize * len(ids) + _ENTRY_BYTES
 
 
 def borders(tokenizer: tokenizers.Tokenizer) -> dict[str, int]:

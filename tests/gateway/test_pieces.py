@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from array import array
 from concurrent.futures import ThreadPoolExecutor
+import tracemalloc
 
 from hypothesis import given
 from hypothesis import strategies as st
 import pytest
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, trainers
 
-from services.gateway.pieces import Pieces, borders
+from services.gateway.pieces import Pieces, borders, size_of
 
 BORDERS = ("<|end|>", "<|end|>x", "[B]", "\n\n", "<t>")
 TEXTS = st.lists(
@@ -84,7 +86,7 @@ def test_what_was_encoded_is_not_again_until_there_is_no_room():
         asked.append(text)
         return [len(text)]
 
-    pieces = Pieces(encode, {"|": 0}, room_characters=10)
+    pieces = Pieces(encode, {"|": 0}, room_bytes=2 * size_of("aaaa", array("i", [4])))
     assert pieces.ids("aaaa|bbb|aaaa") == [4, 0, 3, 0, 4]
     assert asked == ["aaaa", "bbb"]
     # The one that was used longest ago goes.
@@ -94,13 +96,34 @@ def test_what_was_encoded_is_not_again_until_there_is_no_room():
     pieces.ids("bbb")
     assert asked == ["aaaa", "bbb", "cccc", "bbb"]
     # A piece that is larger than the room leaves nothing behind.
-    assert pieces.ids("d" * 11) == pieces.ids("d" * 11) == [11]
-    assert asked[4:] == ["d" * 11] * 2
+    assert pieces.ids("d" * 999) == pieces.ids("d" * 999) == [999]
+    assert asked[4:] == ["d" * 999] * 2
+
+
+@pytest.mark.parametrize(
+    "piece",
+    ["{0:x}", "{0:x}" + "é" * 30, "{0:x}" + "水" * 30, "{0:x}" + "𝄞" * 30, "{0:x}" + " river" * 60],
+    ids=["short", "latin", "wide", "widest", "long"],
+)
+def test_what_is_kept_takes_no_more_memory_than_is_said(piece):
+    room_bytes, most = 256 * 1024, 0
+    one = tokenizer("bytes", *BORDERS)
+    pieces = Pieces(lambda text: ids(one, text), borders(one), room_bytes=room_bytes)
+    tracemalloc.start()
+    try:
+        for number in range(1000):
+            pieces.ids(piece.format(number))
+            most = max(most, tracemalloc.get_traced_memory()[0])
+    finally:
+        tracemalloc.stop()
+    assert 0.5 * room_bytes < most < 1.2 * room_bytes
 
 
 def test_from_many_threads_at_once():
     one = tokenizer("bytes", *BORDERS)
-    pieces = Pieces(lambda text: ids(one, text), borders(one), room_characters=40)
+    pieces = Pieces(
+        lambda text: ids(one, text), borders(one), room_bytes=4 * size_of("", array("i"))
+    )
     texts = [f"river {n % 7}[B]x{n}<|end|>{'past' * (n % 5)}" for n in range(300)]
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(pieces.ids, texts)) == [ids(one, text) for text in texts]
