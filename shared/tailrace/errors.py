@@ -2,8 +2,7 @@
 
 TailraceError
 ├── SettingsError        a settings file or variable is wrong; processes exit 2
-├── InvalidRecord        bytes that are no record, or a record that breaks its contract (a dead
-letter)
+├── InvalidRecord        bytes that are no record, or a record that breaks its contract
 │   └── UnknownSchema    the bytes name a schema that nobody has published (may come later)
 ├── LogError             the broker refused or did not answer in time
 │   ├── Broken           this producer will never append again; a new one may

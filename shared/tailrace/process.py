@@ -1,8 +1,7 @@
 """What every process does at its start and end: settings, logging, signals, metrics and health.
 
 A service's ``__main__`` calls :func:`start` before it imports anything heavy, so a typo in the
-settings
-answers at once, with exit code 2 and the key's name.
+settings answers at once, with exit code 2 and the key's name.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """Typed records over a :class:`~tailrace.log.Log`: what services write and read with.
 
 :class:`Writer` gives each record its key and CloudEvents headers; :class:`Decoder` turns log
-records
-back into events, learning schemas from the ``schemas`` topic; :func:`read_all` reads a fixed range.
-A record that cannot be decoded goes to ``dead-letters`` (:meth:`Writer.bury`) with its source and
+records back into events, learning schemas from the ``schemas`` topic; :func:`read_all` reads a
+fixed range. A record that cannot be decoded goes to ``dead-letters`` (:meth:`Writer.bury`) with its source and
 reason.
 """
 
