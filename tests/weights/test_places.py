@@ -123,7 +123,7 @@ def test_old_keyframes_and_orphans_go(memory_channel: Channel, url: str) -> None
     channel, publisher = memory_channel, _publisher(memory_channel, url)
     other = Publisher(channel.log, channel.wire, model="other/one", keyframe_store=url)
     channel.keyframe(other, 0, model(9), model="other/one")
-    orphan = Place(url, model=MODEL).put(7, b"half", "f" * 64)
+    orphan = Place(url, model=MODEL).put(0, b"half", "f" * 64)
     store, root = fsspec.core.url_to_fs(url)
     stranger = f"{root}/tailrace.{MODEL}/README"
     store.pipe_file(stranger, b"not ours")
@@ -135,13 +135,29 @@ def test_old_keyframes_and_orphans_go(memory_channel: Channel, url: str) -> None
     assert [v for v, u in updates.items() if places.exists(str(u.uri))] == [3, 4, 5]
     assert [publisher.retained(version) for version in (2, 3)] == [False, True]
     assert store.exists(stranger)
-    orphan = Place(url, model=MODEL).put(9, b"half", "e" * 64)
+    orphan = Place(url, model=MODEL).put(5, b"half", "e" * 64)
     _publisher(channel, url)
     assert not places.exists(orphan)
     assert "0-" in "".join(_files(url)) and other.retained(0)
     with pytest.raises(UpdateRefused, match="uri"):
         channel.follow().fetch(updates[0])
     other.close()
+
+
+def test_a_slow_publisher_leaves_what_its_successor_stored(
+    memory_channel: Channel, url: str
+) -> None:
+    channel, slow = memory_channel, _publisher(memory_channel, url)
+    updates = [channel.keyframe(slow, 0, model())]
+    newer = _publisher(channel, url)
+    for version in (1, 2, 3, 4):
+        updates.append(channel.keyframe(newer, version, model(version), updates[-1]))
+    coming = Place(url, model=MODEL).put(5, b"its manifest is not written yet", "d" * 64)
+    slow._retention.sweep(slow.lineage)  # it had been held up before it came to this
+    kept = [places.exists(str(update.uri)) for update in updates]
+    assert kept == [False, False, True, True, True] and places.exists(coming)
+    newer._retention.sweep(newer.lineage)
+    assert places.exists(coming)
 
 
 def test_what_a_release_names_is_kept(memory_channel: Channel, url: str) -> None:

@@ -5,8 +5,8 @@ a crash leaves at most a file that no manifest names. Names carry version and ha
 
     <url>/<prefix>tailrace.<model>/00000050-0123456789abcdef.keyframe
 
-One folder belongs to one model of one system: :meth:`Place.keep` deletes every other keyframe in
-it. fsspec is the extra ``tailrace[weights]``, imported on first use; stores need drivers of their
+One folder belongs to one model of one system: :meth:`Place.sweep` deletes what is dead in it, and
+leaves the keyframes of versions that its caller does not know yet. fsspec is the extra ``tailrace[weights]``, imported on first use; stores need drivers of their
 own (``s3fs``, ``gcsfs``, ...).
 """
 
@@ -27,7 +27,7 @@ STORE_FAILED = Counter(
 )
 
 _BLOCK_BYTES = 8 * 1024 * 1024
-_NAME = re.compile(r"\d{8,}-[0-9a-f]{16}\.keyframe")
+_NAME = re.compile(r"(\d{8,})-[0-9a-f]{16}\.keyframe")
 
 
 class Place:
@@ -51,8 +51,13 @@ class Place:
         self._store.pipe_file(path, stream)
         return str(self._store.unstrip_protocol(path))
 
-    def keep(self, uris: Collection[str]) -> list[str]:
-        """Delete every keyframe but these: the old, and what a crash left. Returns their names."""
+    def sweep(self, kept: Collection[str], below: int) -> list[str]:
+        """Delete the keyframes of versions under ``below`` whose uris are not in ``kept``: the old,
+        and what a crash left. Returns their names.
+
+        A caller whose next version is ``below`` knows all that is under it, even when another
+        publisher took over meanwhile: that one's numbers begin there.
+        """
         self._store.invalidate_cache()
         try:
             paths: list[str] = self._store.ls(self._folder, detail=False)
@@ -61,7 +66,10 @@ class Place:
         gone = []
         for path in paths:
             name = path.rsplit("/", 1)[-1]
-            if _NAME.fullmatch(name) and self._store.unstrip_protocol(path) not in uris:
+            found = _NAME.fullmatch(name)
+            if found is None or int(found[1]) >= below:
+                continue
+            if self._store.unstrip_protocol(path) not in kept:
                 self._store.rm_file(path)
                 gone.append(name)
         return gone

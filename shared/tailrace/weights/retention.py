@@ -4,7 +4,7 @@ The rule, for chunks on the log and keyframes in a store alike: a model's third-
 all that follows stay; so does what follows the keyframe of a version that a Release names. On
 ``model-chunks``, which all models of a prefix share, the low watermark moves up to what the
 neediest needs. In a store every other keyframe goes, those too that a crash left and no manifest
-names.
+names; but none whose number is not below the next of the lineage: it may be a newer publisher's.
 
 Called by :mod:`.publisher`, at its start and after each keyframe. What cannot be deleted now is
 logged, and deleted the next time.
@@ -98,13 +98,15 @@ class Retention:
             _log.warning("kept topic=%s partition=0: %s", self._chunks, error)
 
     def sweep(self, lineage: Lineage) -> None:
-        """Delete stored keyframes that nobody needs or no manifest names."""
+        """Delete stored keyframes that nobody needs or no manifest names, of numbers that are
+        used: one that is slow, and was fenced long ago, leaves what its successor stored."""
         if self._place is None or lineage.head is None:
             return  # without any version this may be the wrong log beside the right store
         served = self._served().get(lineage.head.model, ())
         kept = retained(lineage.updates.values(), served)
         try:
-            gone = self._place.keep({update.uri for update in kept if update.uri is not None})
+            uris = {update.uri for update in kept if update.uri is not None}
+            gone = self._place.sweep(uris, lineage.next_version)
         except Exception as error:  # each store raises its own
             STORE_FAILED.labels("delete").inc()
             _log.warning("kept old keyframes: %r", error)
