@@ -18,11 +18,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+import contextlib
 
 import msgspec
 
 from tailrace.chain import Place, Problem, base_chain, check_bounds, decisions
 from tailrace.deadline import Deadline
+from tailrace.errors import UpdateRefused
 from tailrace.events import Coordinates, ModelUpdate, Receipt, Release, Step, Tick, Trajectory
 from tailrace.log.base import Log
 from tailrace.weights.lineage import Lineage
@@ -181,9 +183,10 @@ class Audit:
             return None
         lineage = Lineage()
         for update in self._updates:
-            lineage.add(update)
+            with contextlib.suppress(UpdateRefused):  # a finding, where it is of the chain
+                lineage.add(update)
         served = lineage.served(self._followed)
-        return None if served is None else served.version
+        return self._followed.live if served is None else served.version
 
     def _feedback_account(self, problems: list[Problem]) -> Account:
         account, outcomes = Account(records=len(self._feedback)), Counter[str]()

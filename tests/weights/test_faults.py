@@ -21,7 +21,8 @@ from tailrace.log.base import LogRecord
 from tailrace.log.memory import MemoryConsumer, MemoryLog
 from tailrace.updates import ModelUpdates
 from tailrace.weights import codec
-from tailrace.weights.subscriber import MANIFESTS_SKIPPED, UPDATES_REFUSED
+from tailrace.weights.lineage import MANIFESTS_SKIPPED
+from tailrace.weights.subscriber import UPDATES_REFUSED
 from tailrace.weights.tensors import Tensors, digest
 from tests.weights.conftest import MODEL, Channel
 from tests.weights.models import FILES, model, same, trained

@@ -161,7 +161,43 @@ def test_without_a_word_the_newest_is_served() -> None:
     assert lineage.served(None) is lineage.head
     assert _served(lineage) == 1
     assert _served(lineage, mode="pin", live=0) == 0
-    assert _served(lineage, mode="pin", live=7) == 1, "there is no version 7"
+    assert _served(lineage, mode="pin", live=7) is None, "there is no version 7"
+    assert _served(lineage, mode="pin") is None
+
+
+def test_what_goes_on_from_an_unknown_version_serves_nothing_that_was_withdrawn() -> None:
+    versions = [_update(0, None, "keyframe"), *(_update(v, v - 1) for v in range(1, 6))]
+    lineage = _lineage(*versions)
+    rolled_back: dict[str, Any] = {"live": 7, "withdrawn_to": 9}
+    assert _served(lineage, **rolled_back) is None
+    for version, base in ((8, 7), (9, 5), (10, 5), (11, 9)):
+        lineage.add(_update(version, base))
+    assert _served(lineage, **rolled_back) is None, "withdrawn, or made from what was"
+    lineage.add(_update(12, 7))
+    lineage.add(_update(13, 12))
+    assert _served(lineage, **rolled_back) == 13, "made from version 7 since"
+    back = Release(event_time_ms=0, **rolled_back)
+    assert _versions(lineage.withdrawn(back)) == [8, 9, 10, 11]
+    assert _served(lineage, live=7) == 13
+
+
+def test_a_base_is_the_weights_and_not_the_number_alone() -> None:
+    lineage = _lineage(_update(0, None, "keyframe"), _update(1, 0))
+    for kind in ("delta", "keyframe", "adapter"):
+        wrong = msgspec.structs.replace(_update(2, 1, kind), base_digest="d0")
+        with pytest.raises(UpdateRefused, match="base: version 2 is for d0, version 1 is d1"):
+            lineage.add(wrong)
+    assert lineage.next_version == 2 and lineage.head == lineage.updates[1]
+    assert lineage.add(_update(2, 1)), "its number is free for the right one"
+
+
+def test_what_takes_the_number_of_a_base_later_is_not_that_base() -> None:
+    lineage = _lineage(_update(0, None, "keyframe"), _update(3, 2), _update(4, 3))
+    lineage.add(msgspec.structs.replace(_update(2, 0), digest="another"))
+    assert _versions(list(lineage.chain(4))) == [4, 3]
+    assert _served(lineage, live=0, withdrawn_to=0) == 2
+    with pytest.raises(UpdateRefused, match="gap"):
+        lineage.paths([], 4)
 
 
 def test_what_was_withdrawn_is_not_served_nor_what_descends_from_it() -> None:

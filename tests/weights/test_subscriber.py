@@ -12,8 +12,8 @@ from tailrace.events import Chunks, ModelUpdate
 from tailrace.stream import Writer
 from tailrace.topics import named
 from tailrace.weights import codec
+from tailrace.weights.lineage import MANIFESTS_SKIPPED
 from tailrace.weights.store import Store
-from tailrace.weights.subscriber import MANIFESTS_SKIPPED
 from tailrace.weights.tensors import digest
 from tests.weights.conftest import MODEL, Channel
 from tests.weights.models import model, same, trained
@@ -66,20 +66,24 @@ def test_what_is_no_manifest_is_skipped_and_counted(channel: Channel) -> None:
         return float(MANIFESTS_SKIPPED.labels(reason)._value.get())
 
     base, update = _two_versions(channel)
-    before = {reason: skipped(reason) for reason in ("not_avro", "duplicate", "foreign")}
+    before = {r: skipped(r) for r in ("not_avro", "duplicate", "foreign", "base")}
     channel.append(topics.MODEL_UPDATES, b"noise")
     other = channel.manifest(1, model(5), base)
     channel.append(topics.MODEL_UPDATES, channel.wire.encode(other))
     foreign = channel.wire.encode(msgspec.structs.replace(other, model="other", version=9))
     channel.append(topics.MODEL_UPDATES, foreign)
     channel.append(topics.MODEL_UPDATES, foreign, key="other")
+    elsewhere = channel.manifest(2, model(6), update, base_digest=base.digest, kind="keyframe")
+    channel.append(topics.MODEL_UPDATES, channel.wire.encode(elsewhere))
     subscriber = channel.follow()
     assert list(subscriber.lineage.updates.values()) == [base, update]
     assert {reason: skipped(reason) - count for reason, count in before.items()} == {
         "not_avro": 1,
         "duplicate": 1,
         "foreign": 1,
+        "base": 1,
     }
+    assert channel.publisher().head() == update, "nor is it the trainer's history"
 
 
 Change = Callable[[Channel, ModelUpdate], dict[str, object]]

@@ -25,9 +25,10 @@ from tailrace.log.base import LogRecord
 from tailrace.stream import read_all
 from tailrace.topics import named
 from tailrace.updates import ModelUpdates
+from tailrace.weights.lineage import MANIFESTS_SKIPPED
 from tailrace.weights.publisher import Publisher
 from tailrace.weights.store import Store
-from tailrace.weights.subscriber import MANIFESTS_SKIPPED, Subscriber
+from tailrace.weights.subscriber import Subscriber
 from tailrace.weights.trust import KEY, SIGNATURE, Signer, Trust, new_key
 from tests.weights.conftest import MODEL, Channel
 from tests.weights.models import model, same, trained

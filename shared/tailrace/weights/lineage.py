@@ -1,16 +1,24 @@
 """The versions of one model and how they descend from each other. Pure; fed with manifests in log
 order.
 
-Publisher and subscriber hold one each. A version's base says where it comes from; a rollback forks,
-and the newest version of the log is the head, whichever branch it is on.
+Publisher and subscriber hold one each. A version's base says where it comes from, by number and
+digest; what names other weights under that number does not come from it. A rollback forks, and the
+newest version of the log is the head, whichever branch it is on.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from prometheus_client import Counter
+
 from tailrace.errors import UpdateRefused
 from tailrace.events import ModelUpdate, Release
+
+MANIFESTS_SKIPPED = Counter(
+    "tailrace_weights_manifests_skipped", "Manifests that were not taken, by reason", ["reason"]
+)
+"""Counted by who feeds a lineage."""
 
 
 def label_only(update: ModelUpdate) -> bool:
@@ -30,9 +38,17 @@ class Lineage:
         """The newest, adapters aside."""
 
     def add(self, update: ModelUpdate) -> bool:
-        """Take the next manifest of the log; False for a version that is there already."""
+        """Take the next manifest of the log; False for a version that is there already.
+
+        Raises UpdateRefused (``base``) for one that names other weights than its base has. A base
+        that is not known (yet) is for who holds it.
+        """
         if update.version in self.updates or update.version in self.adapters:
             return False
+        base = self.updates.get(-1 if update.base_version is None else update.base_version)
+        if base is not None and not _descends(update, base):
+            names = f"{update.base_digest!s:.12}, version {base.version} is {base.digest!s:.12}"
+            raise UpdateRefused("base", f"version {update.version} is for {names}")
         if update.kind == "adapter":
             self.adapters[update.version] = update
             return True
@@ -47,36 +63,40 @@ class Lineage:
 
     def chain(self, version: int) -> Iterator[ModelUpdate]:
         """A version and its bases, newest first, as far back as the log goes."""
-        at: int | None = version
-        while at is not None and at in self.updates:
-            update = self.updates[at]
-            yield update
+        at = self.updates.get(version)
+        while at is not None:
+            yield at
             # A base is older than its version; anything else would be a circle.
-            at = update.base_version if (update.base_version or 0) < update.version else None
+            number = -1 if at.base_version is None else at.base_version
+            base = self.updates.get(number) if number < at.version else None
+            at = base if base is not None and _descends(at, base) else None
 
     def line(self, release: Release | None) -> list[ModelUpdate]:
         """The versions that a release leaves to be served, in log order.
 
         ``pin``: the one that it names. ``follow``: all; where the release names a version to go on
-        from, that one and what descends from it without having been withdrawn. A release that
-        names a version that is not there counts as none.
+        from, that one and what descends from it without having been withdrawn. What is not known
+        to be left to be served is not: where the named version is not there, a pin leaves nothing,
+        and follow what was made from it since.
         """
-        live = None if release is None or release.live is None else self.updates.get(release.live)
-        if release is None or live is None:
+        if release is not None and release.mode == "pin":
+            return [self.updates[v] for v in (release.live,) if v in self.updates]
+        if release is None or release.live is None:
             return list(self.updates.values())
-        if release.mode == "pin":
-            return [live]
-        found = {live.version: live}
+        live = self.updates.get(release.live)
+        found = {} if live is None else {live.version: live}
         for update in self.updates.values():
-            withdrawn = update.version <= (release.withdrawn_to or live.version)
-            if update.base_version in found and not withdrawn:
+            base = found.get(-1 if update.base_version is None else update.base_version)
+            after = live is None and update.base_version == release.live
+            withdrawn = update.version <= (release.withdrawn_to or release.live)
+            if not withdrawn and (after or (base is not None and _descends(update, base))):
                 found[update.version] = update
         return list(found.values())
 
     def served(self, release: Release | None) -> ModelUpdate | None:
         """The version to serve, and to train on, under a release: the newest of its line.
 
-        None before the first version.
+        None where there is none (yet): who serves something stays with it.
         """
         line = self.line(release)
         return line[-1] if line else None
@@ -84,7 +104,7 @@ class Lineage:
     def withdrawn(self, release: Release | None) -> list[ModelUpdate]:
         """The versions after the one to go on from that are not of a release's line."""
         live = None if release is None else release.live
-        if live is None or live not in self.updates:
+        if live is None:
             return []
         line = {update.version for update in self.line(release)}
         return [u for u in self.updates.values() if u.version > live and u.version not in line]
@@ -119,6 +139,11 @@ class Lineage:
         if not ways:
             raise UpdateRefused("gap", f"no way to version {target}")
         return sorted(ways, key=lambda each: _bytes(needed(each, reach)))
+
+
+def _descends(update: ModelUpdate, base: ModelUpdate) -> bool:
+    """Whether the base that an update names is this one, not only its number."""
+    return (update.base_version, update.base_digest) == (base.version, base.digest)
 
 
 def needed(way: Sequence[ModelUpdate], reach: Sequence[str]) -> list[ModelUpdate]:

@@ -6,8 +6,8 @@ a crash leaves at most a file that no manifest names. Names carry version and ha
     <url>/<prefix>tailrace.<model>/00000050-0123456789abcdef.keyframe
 
 One folder belongs to one model of one system: :meth:`Place.sweep` deletes what is dead in it, and
-leaves the keyframes of versions that its caller does not know yet. fsspec is the extra ``tailrace[weights]``, imported on first use; stores need drivers of their
-own (``s3fs``, ``gcsfs``, ...).
+leaves the keyframes of versions that its caller does not know yet. fsspec is the extra
+``tailrace[weights]``, imported on first use; stores need drivers of their own (``s3fs``, ...).
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ from tailrace.log.base import Log, Position
 from tailrace.stream import Decoder, Writer, event_headers, read_all
 from tailrace.topics import named
 from tailrace.weights import chunks
-from tailrace.weights.lineage import Lineage
+from tailrace.weights.lineage import MANIFESTS_SKIPPED, Lineage
 from tailrace.weights.places import STORE_FAILED, Place
 from tailrace.weights.retention import Retention
 from tailrace.weights.table import CODEC, open_stream
@@ -82,7 +82,11 @@ class Publisher:
         self._lineage = Lineage()
         for update in self._manifests():
             if update.model == model:
-                self._lineage.add(update)
+                try:
+                    self._lineage.add(update)
+                except UpdateRefused as error:
+                    MANIFESTS_SKIPPED.labels(error.reason).inc()
+                    _log.warning("skipped version=%d: %s", update.version, error)
         self._retention.sweep(self._lineage)
 
     @property
@@ -279,6 +283,7 @@ class Publisher:
                         if signed:
                             raise
             except (InvalidRecord, UpdateRefused) as error:
+                MANIFESTS_SKIPPED.labels(error.reason).inc()
                 where = (record.topic, record.partition, record.offset)
                 _log.warning("skipped topic=%s partition=%d offset=%d: %s", *where, error)
                 continue

@@ -28,7 +28,7 @@ from tailrace.stream import Decoder
 from tailrace.topics import named
 from tailrace.weights import places
 from tailrace.weights.chunks import ChunkReader
-from tailrace.weights.lineage import Lineage, needed
+from tailrace.weights.lineage import MANIFESTS_SKIPPED, Lineage, needed
 from tailrace.weights.store import Store
 from tailrace.weights.table import CODEC
 from tailrace.weights.trust import Trust
@@ -36,9 +36,6 @@ from tailrace.wire import Wire
 
 _log = logging.getLogger(__name__)
 
-MANIFESTS_SKIPPED = Counter(
-    "tailrace_weights_manifests_skipped", "Manifests that were not taken, by reason", ["reason"]
-)
 UPDATES_REFUSED = Counter(
     "tailrace_weights_updates_refused", "Updates that did not verify, by reason", ["reason"]
 )
@@ -90,8 +87,8 @@ class Subscriber:
     def poll(self, timeout_s: float) -> list[ModelUpdate]:
         """New committed manifests in log order; empty after ``timeout_s`` without any.
 
-        Skipped, with a counter: what no trusted key signed, other models', repeated versions,
-        records that cannot be read.
+        Skipped, with a counter: what no trusted key signed, other models', repeated versions, those
+        that name other weights than their base has, records that cannot be read.
         """
         if self._manifests is None:
             self._manifests = self._log.consumer(committed_only=True)
