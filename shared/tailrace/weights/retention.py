@@ -1,7 +1,8 @@
 """What stays of the bytes of versions, and the deleting of the rest. Manifests stay for ever.
 
 The rule, for chunks on the log and keyframes in a store alike: a model's third-newest keyframe and
-all that follows stay; so does what follows the keyframe of a version that a Release names. On
+all that follows stay; so does what follows the keyframe of the version that the release in force
+leaves to be served, and of the one that training goes on from. On
 ``model-chunks``, which all models of a prefix share, the low watermark moves up to what the
 neediest needs. In a store every other keyframe goes, those too that a crash left and no manifest
 names; but none whose number is not below the next of the lineage: it may be a newer publisher's.
@@ -17,7 +18,7 @@ import contextlib
 import logging
 
 from tailrace import topics
-from tailrace.errors import Fenced, InvalidRecord, LogError
+from tailrace.errors import Fenced, InvalidRecord, LogError, UpdateRefused
 from tailrace.events import ModelUpdate, Release
 from tailrace.log.base import Log
 from tailrace.stream import Decoder, read_all
@@ -35,7 +36,8 @@ KEPT_KEYFRAMES = 3
 def retained(updates: Iterable[ModelUpdate], served: Iterable[int]) -> list[ModelUpdate]:
     """Of one model's versions, in log order, those whose bytes stay.
 
-    ``served`` are the versions that a Release names: live, candidate or pinned.
+    ``served`` are the versions that must be made yet, see :func:`served`. One that is not known may
+    need anything: then all stays.
     """
     order: dict[int, ModelUpdate] = {}
     for update in updates:
@@ -44,9 +46,22 @@ def retained(updates: Iterable[ModelUpdate], served: Iterable[int]) -> list[Mode
     at = {u.version: index for index, u in enumerate(found) if u.kind == "keyframe"}
     first = list(at.values())[-KEPT_KEYFRAMES] if len(at) >= KEPT_KEYFRAMES else 0
     for version in served:
-        keyframe = order[version].keyframe_version if version in order else None
+        if version not in order:
+            return found
+        keyframe = order[version].keyframe_version
         first = min(first, at.get(-1 if keyframe is None else keyframe, first))
     return found[first:]
+
+
+def served(lineage: Lineage, releases: Iterable[Release]) -> set[int]:
+    """The versions that releases of one model leave to be served: those that they pin, the newest
+    of those that they follow, candidates."""
+    found: set[int] = set()
+    for release in releases:
+        update = lineage.served(release)
+        version = release.live if update is None else update.version
+        found |= {v for v in (version, release.candidate) if v is not None}
+    return found
 
 
 def first_needed_offset(
@@ -87,7 +102,10 @@ class Retention:
     def trim(self, manifests: Iterable[ModelUpdate], lineage: Lineage) -> None:
         """After a keyframe: ``manifests`` are those of all models, ``lineage`` this one's."""
         try:
-            offset = first_needed_offset(manifests, self._served())
+            found, releases = list(manifests), self._in_force()
+            lineages = _lineages(found)
+            names = {m: served(lineages[m], releases.get(m, ())) for m in lineages}
+            offset = first_needed_offset(found, names)
             if offset is not None and offset > self._log.starts(self._chunks)[0]:
                 self._log.delete_before(self._chunks, {0: offset})
                 _log.info("deleted topic=%s partition=0 below_offset=%d", self._chunks, offset)
@@ -102,8 +120,8 @@ class Retention:
         used: one that is slow, and was fenced long ago, leaves what its successor stored."""
         if self._place is None or lineage.head is None:
             return  # without any version this may be the wrong log beside the right store
-        served = self._served().get(lineage.head.model, ())
-        kept = retained(lineage.updates.values(), served)
+        releases = self._in_force().get(lineage.head.model, ())
+        kept = retained(lineage.updates.values(), served(lineage, releases))
         try:
             uris = {update.uri for update in kept if update.uri is not None}
             gone = self._place.sweep(uris, lineage.next_version)
@@ -114,15 +132,23 @@ class Retention:
             if gone:
                 _log.info("deleted keyframes=%s", gone)
 
-    def _served(self) -> dict[str, set[int]]:
-        """Versions that the newest Release of each model names."""
-        releases: dict[str, Release] = {}
+    def _in_force(self) -> dict[str, list[Release]]:
+        """Of each model the newest Release, and the newest that says what to train on."""
+        found: dict[str, dict[str, Release]] = {}
         for record in read_all(self._log, self._releases, committed_only=True):
             with contextlib.suppress(InvalidRecord):
                 release = self._decoder.decode(record)
                 assert isinstance(release, Release)
-                releases[release.model] = release
-        return {
-            model: {v for v in (release.live, release.candidate) if v is not None}
-            for model, release in releases.items()
-        }
+                kinds = found.setdefault(release.model, {})
+                kinds["newest"] = release
+                if release.mode != "pin":
+                    kinds["followed"] = release
+        return {model: list(kinds.values()) for model, kinds in found.items()}
+
+
+def _lineages(manifests: Iterable[ModelUpdate]) -> dict[str, Lineage]:
+    found: dict[str, Lineage] = {}
+    for update in manifests:
+        with contextlib.suppress(UpdateRefused):
+            found.setdefault(update.model, Lineage()).add(update)
+    return found
