@@ -6,11 +6,35 @@ records with one id the one with the lower offset is the feedback, whichever way
 
 from __future__ import annotations
 
-from services.rewards.entry import Heard
+from collections.abc import Iterator
+
+from services.rewards import naming
 from services.rewards.facts import FeedbackFact
 from services.rewards.spec import Spec
 from tailrace import events, feedback_json, ids
 from tailrace.log.base import LogRecord
+
+
+class Heard:
+    """A feedback record in memory, with what later records did to it and what it came to."""
+
+    __slots__ = ("fact", "newest_ms", "replaced", "settled_by", "withdrawn")
+
+    def __init__(self, fact: FeedbackFact) -> None:
+        self.fact = fact
+        turns = [naming.turn_time_ms(turn) for turn, _ in fact.answers]
+        self.newest_ms = max(turns, default=fact.time_ms)
+        """When the newest turn began that it, or what it replaces or retracts, is about."""
+        self.replaced: list[Heard] = []
+        self.withdrawn: list[FeedbackFact] = []
+        self.settled_by: int | None = None
+        """Offset of the tick that decided its outcome."""
+
+    def later(self) -> Iterator[FeedbackFact]:
+        """What was done to it."""
+        yield from self.withdrawn
+        for other in self.replaced:
+            yield other.fact
 
 
 def kind_of(event: events.Feedback) -> str | None:

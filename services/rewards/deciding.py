@@ -10,7 +10,8 @@ from collections import Counter
 import json
 
 from services.rewards import emission, facts, naming, session
-from services.rewards.entry import Entry, Heard, Interaction, View
+from services.rewards.account import Heard
+from services.rewards.entry import Entry, Interaction, View
 from services.rewards.facts import Closing, FeedbackFact, Settled, Verdict, key_of
 from services.rewards.memory import Memory
 from services.rewards.score import Said, Score, score

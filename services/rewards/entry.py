@@ -14,9 +14,10 @@ from typing import NamedTuple
 
 import msgspec
 
-from services.rewards import naming
-from services.rewards import session as sessions
+from services.rewards import naming, session
+from services.rewards.account import Heard
 from services.rewards.facts import Closing, FeedbackFact, OutputFact, PromptFact
+from services.rewards.session import Session
 from services.rewards.spec import Spec
 
 
@@ -42,28 +43,6 @@ class View(msgspec.Struct, frozen=True):
         return self.gone_ms < naming.turn_time_ms(interaction_id) <= self.evicted_ms
 
 
-class Heard:
-    """A feedback record in memory, with what later records did to it and what it came to."""
-
-    __slots__ = ("fact", "newest_ms", "replaced", "settled_by", "withdrawn")
-
-    def __init__(self, fact: FeedbackFact) -> None:
-        self.fact = fact
-        turns = [naming.turn_time_ms(turn) for turn, _ in fact.answers]
-        self.newest_ms = max(turns, default=fact.time_ms)
-        """When the newest turn began that it, or what it replaces or retracts, is about."""
-        self.replaced: list[Heard] = []
-        self.withdrawn: list[FeedbackFact] = []
-        self.settled_by: int | None = None
-        """Offset of the tick that decided its outcome."""
-
-    def later(self) -> Iterator[FeedbackFact]:
-        """What was done to it."""
-        yield from self.withdrawn
-        for other in self.replaced:
-            yield other.fact
-
-
 class Interaction:
     """A prompt and its choices; session feedback is shared through ``session``."""
 
@@ -87,40 +66,6 @@ class Interaction:
     def seen(self, view: View) -> bool:
         """Whether the prompt lies below the tick's end."""
         return self.prompt is not None and self.prompt.offset < view.prompts
-
-
-class Session:
-    """The interactions of a session and what was said about it as a whole."""
-
-    __slots__ = ("_tick", "_turns", "_unseen", "heard", "id", "interactions", "spec")
-
-    def __init__(self, session_id: str, spec: Spec) -> None:
-        self.id = session_id
-        self.spec = spec
-        self.interactions: dict[str, Interaction] = {}
-        self.heard: dict[int, Heard] = {}
-        """By offset."""
-        self.changed()
-
-    def changed(self) -> None:
-        """Its turns are others now."""
-        self._tick = -1
-        self._turns: dict[int, list[tuple[int, str]]] = {}
-        self._unseen: bool | None = None
-
-    def as_of(self, view: View) -> dict[int, list[tuple[int, str]]]:
-        """The turns before each feedback about the session, where they were asked for."""
-        if self._tick != view.offset:
-            self.changed()
-            self._tick = view.offset
-        return self._turns
-
-    def unseen(self, view: View) -> bool:
-        """See :func:`services.rewards.session.unseen`."""
-        self.as_of(view)
-        if self._unseen is None:
-            self._unseen = sessions.unseen(self, view)
-        return self._unseen
 
 
 class Credit(NamedTuple):
@@ -182,7 +127,7 @@ class Entry:
         if grouped or fact.time_ms > view.time_ms or not self._precedes(fact):
             return None
         metric = interaction.session.spec.metrics.get(fact.metric or "")
-        return sessions.share(metric, self, fact, view)
+        return session.share(metric, self, fact, view)
 
     def whole(self, view: View) -> bool:
         """Whether prompt and output both lie below the tick's ends."""

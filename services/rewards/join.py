@@ -26,12 +26,13 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from services.rewards import admission, emission, facts, naming, session
+from services.rewards import emission, facts, naming
 from services.rewards.account import Account
 from services.rewards.deciding import Decider
 from services.rewards.emission import DeadLetter, Out
 from services.rewards.entry import View
 from services.rewards.facts import Verdict, key_of
+from services.rewards.intake import Intake
 from services.rewards.memory import Memory
 from services.rewards.spec import Spec
 from services.rewards.ticks import INPUTS, Ticks
@@ -52,12 +53,11 @@ class Join:
         """What was neither used nor answered: (kind of record, reason)."""
         self.positions = dict.fromkeys(KINDS, 0)
         """The next offset of each topic: everything below was read (or can never be)."""
-        self._partitions = partitions
         self._store = store
         self._committed = dict(self.positions)
         self._memory = Memory(spec, Account(spec), partition, store)
         self._decider = Decider(spec, self._memory, store, partition, self.counts)
-        self._refused: dict[int, facts.Refusal] = {}
+        self._intake = Intake(spec, self._memory, store, partition, partitions, self.counts)
         self._ticked_ms = 0
         self._ticks = Ticks(partition, store, self.positions, self._committed)
 
@@ -101,7 +101,7 @@ class Join:
         for _, value in kinds.get("feedback", ()):
             self._memory.take_feedback(msgspec.msgpack.decode(value, type=facts.FeedbackFact))
         for offset, value in kinds.get("refused", ()):
-            self._keep_refusal(offset, msgspec.msgpack.decode(value, type=facts.Refusal))
+            self._intake.keep_refusal(offset, msgspec.msgpack.decode(value, type=facts.Refusal))
         for offset in sorted(self._ticks.verdicts):
             self._ticks.verdicts[offset].sort(key=lambda verdict: verdict.part)
             for verdict in self._ticks.verdicts[offset]:
@@ -130,7 +130,7 @@ class Join:
         """A record that no schema fits, or that broke."""
         if not self._advance(record, kind):
             return []
-        return self._refuse(record, kind, error) + self._run()
+        return self._intake.refuse(record, kind, error) + self._run()
 
     def on_record(self, record: LogRecord, kind: str, event: events.Struct) -> list[Out]:
         """A record of one of the four topics, in offset order within each of them."""
@@ -138,9 +138,9 @@ class Join:
             return []
         match event:
             case events.Prompt() | events.Output():
-                out = self._on_turn(record, kind, event)
+                out = self._intake.turn(record, kind, event)
             case events.Feedback():
-                out = self._on_feedback(record, event)
+                out = self._intake.feedback(record, event)
             case events.Tick():
                 out = self._on_tick(record, event)
             case _:
@@ -153,92 +153,6 @@ class Join:
             return False
         self.positions[kind] = record.offset + 1
         return True
-
-    def _refuse(self, record: LogRecord, kind: str, error: InvalidRecord) -> list[Out]:
-        out: list[Out] = [DeadLetter(record, error.reason, str(error))]
-        if kind != "feedback":
-            self.counts[kind, error.reason] += 1
-            return out
-        if error.reason == "unknown_schema" and record.offset not in self._refused:
-            # The schema may be known when this is read again; the outcome is out by then.
-            refusal = facts.Refusal(error.reason, str(error), record.time_ms)
-            key = key_of(self.partition, "refused", record.offset)
-            self._store.insert(key, facts.encode(refusal))
-            self._keep_refusal(record.offset, refusal)
-        return [emission.receipt(record, "", "invalid", error.reason, self._partitions), *out]
-
-    def _keep_refusal(self, offset: int, refusal: facts.Refusal) -> None:
-        self._refused[offset] = refusal
-        key = key_of(self.partition, "refused", offset)
-        self._memory.retention.expire(key, 0)  # once its offset is committed it is not read again
-
-    def _on_turn(
-        self, record: LogRecord, kind: str, event: events.Prompt | events.Output
-    ) -> list[Out]:
-        try:
-            admission.check_turn(record, event, self._partitions, self.spec.horizon_ms)
-        except admission.Refused as refused:
-            self.counts[kind, refused.reason] += 1
-            return (
-                []
-                if refused.outcome == "late"
-                else [DeadLetter(record, refused.reason, str(refused))]
-            )
-        if isinstance(event, events.Prompt) and event.learn is not True:
-            event = msgspec.structs.replace(event, content=None)
-        key = key_of(self.partition, kind, record.offset)
-        mark = b""
-        if self.spec.implicit and isinstance(event, events.Prompt) and event.content is not None:
-            mark = session.mark(event.content.messages)
-        value = facts.encode(facts.Kept(record.time_ms, event, mark))
-        # First, and of repetitions too: whether those are known is no function of the log.
-        if len(value) > facts.MAX_VALUE_BYTES:
-            self.counts[kind, "too_large"] += 1
-            return [DeadLetter(record, "too_large", f"{len(value)} bytes to keep")]
-        known = self._memory.known_turn(event)
-        if known == record.offset:
-            return []
-        if known is not None:
-            self.counts[kind, "repeated"] += 1
-            return []
-        if naming.turn_time_ms(event.interaction_id) <= self._memory.retention.window.cut_ms:
-            self.counts[kind, "evicted"] += 1  # every tick that could see it says so
-            return []
-        self._store.insert(key, value)
-        if isinstance(event, events.Prompt):
-            self._memory.take_prompt(facts.prompt_fact(record.offset, value))
-        else:
-            self._memory.take_output(facts.output_fact(record.offset, value))
-        return []
-
-    def _on_feedback(self, record: LogRecord, event: events.Feedback) -> list[Out]:
-        refusal = self._refused.get(record.offset)
-        if refusal is not None:
-            return self._refuse(record, "feedback", InvalidRecord(refusal.reason, refusal.detail))
-
-        def answer(outcome: str, reason: str | None = None) -> Out:
-            return emission.receipt(record, event.feedback_id, outcome, reason, self._partitions)
-
-        try:
-            admission.check_feedback(record, event, self._partitions, self.spec.horizon_ms)
-        except admission.Refused as refused:
-            if refused.outcome == "late":
-                outcome = "no_target" if event.action == "retract" else "late"
-                return [answer(outcome, refused.reason)]
-            letter = DeadLetter(record, refused.reason, str(refused))
-            return [answer(refused.outcome, refused.reason), letter]
-        repeated = self._memory.account.repeated(record, event)
-        if repeated is not None:
-            return [answer(repeated)]
-        heard = self._memory.account.by_offset.get(record.offset)
-        if heard is None:
-            fact = self._memory.account.fact_of(record, event)
-            key = key_of(self.partition, "feedback", record.offset)
-            self._store.insert(key, facts.encode_feedback(fact, event))
-            heard = self._memory.take_feedback(fact)
-        if heard.fact.retract:
-            return [answer("no_target" if heard.fact.target is None else "applied")]
-        return []
 
     def _on_tick(self, record: LogRecord, tick: events.Tick) -> list[Out]:
         if tick.partition != self.partition or not set(INPUTS) <= set(tick.ends):
@@ -316,5 +230,5 @@ class Join:
             return
         self._memory.forget(kind, offset)
         if kind == "refused":
-            self._refused.pop(offset, None)
+            self._intake.refused.pop(offset, None)
         self._store.delete(key)

@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from services.rewards import facts, naming
-from services.rewards.account import Account
+from services.rewards.account import Account, Heard
 from services.rewards.agenda import Agenda
-from services.rewards.entry import Entry, Heard, Interaction, Session
+from services.rewards.entry import Entry, Interaction
 from services.rewards.facts import FeedbackFact, OutputFact, PromptFact, Verdict
 from services.rewards.retention import Retention
+from services.rewards.session import Session
 from services.rewards.spec import Spec
 from tailrace import events
 

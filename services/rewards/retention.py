@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from services.rewards import facts, naming
-from services.rewards.account import Account
+from services.rewards.account import Account, Heard
 from services.rewards.agenda import Agenda
-from services.rewards.entry import Heard, Session
 from services.rewards.facts import OutputFact, PromptFact, Verdict, key_of, parse_key
+from services.rewards.session import Session
 from services.rewards.spec import Spec
 from services.rewards.window import FEEDBACK, NEVER_MS, TURN, VERDICT, Window
 

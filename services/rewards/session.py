@@ -1,5 +1,5 @@
-"""What one turn of a session says about another: whose the session's feedback is, and the signals
-that nobody spoke, the next turn and the retry. Pure.
+"""A session, and what one turn of it says about another: whose the session's feedback is, and the
+signals that nobody spoke, the next turn and the retry. Pure.
 
 A turn is an interaction with an output below the tick's ends that is not known to be of a group,
 and was not evicted before.
@@ -13,12 +13,61 @@ import hashlib
 import json
 from typing import TYPE_CHECKING
 
+from services.rewards.spec import Spec
 from services.rewards.terms import Metric
 
 if TYPE_CHECKING:
-    from services.rewards.entry import Entry, Interaction, Session, View
+    from services.rewards.account import Heard
+    from services.rewards.entry import Entry, Interaction, View
     from services.rewards.facts import FeedbackFact, PromptFact
-    from services.rewards.spec import Spec
+
+
+class Session:
+    """The interactions of a session and what was said about it as a whole."""
+
+    __slots__ = ("_tick", "_turns", "_unseen", "heard", "id", "interactions", "spec")
+
+    def __init__(self, session_id: str, spec: Spec) -> None:
+        self.id = session_id
+        self.spec = spec
+        self.interactions: dict[str, Interaction] = {}
+        self.heard: dict[int, Heard] = {}
+        """By offset."""
+        self.changed()
+
+    def changed(self) -> None:
+        """Its turns are others now."""
+        self._tick = -1
+        self._turns: dict[int, list[tuple[int, str]]] = {}
+        self._unseen: bool | None = None
+
+    def as_of(self, view: View) -> dict[int, list[tuple[int, str]]]:
+        """The turns before each feedback about the session, where they were asked for."""
+        if self._tick != view.offset:
+            self.changed()
+            self._tick = view.offset
+        return self._turns
+
+    def unseen(self, view: View) -> bool:
+        """Whether it holds a turn, or a group's mark on one, that later ticks will see."""
+        self.as_of(view)
+        if self._unseen is None:
+            self._unseen = self._holds_unseen(view)
+        return self._unseen
+
+    def _holds_unseen(self, view: View) -> bool:
+        newest_ms = max((heard.fact.time_ms for heard in self.heard.values()), default=None)
+        if newest_ms is None:
+            return False
+        for one in self.interactions.values():
+            prompt = one.prompt
+            if prompt is not None and prompt.group_id is not None and prompt.offset >= view.prompts:
+                return True
+            for entry in one.entries.values():
+                output = entry.output
+                if output and output.offset >= view.outputs and output.time_ms <= newest_ms:
+                    return True
+        return False
 
 
 def share(metric: Metric | None, entry: Entry, fact: FeedbackFact, view: View) -> float | None:
@@ -62,22 +111,6 @@ def _moment(interaction: Interaction, view: View) -> int | None:
         return None
     outputs = (e.output for e in interaction.entries.values() if e.output is not None)
     return min((o.time_ms for o in outputs if o.offset < view.outputs), default=None)
-
-
-def unseen(session: Session, view: View) -> bool:
-    """Whether the session holds a turn, or a group's mark on one, that later ticks will see."""
-    newest_ms = max((heard.fact.time_ms for heard in session.heard.values()), default=None)
-    if newest_ms is None:
-        return False
-    for one in session.interactions.values():
-        prompt = one.prompt
-        if prompt is not None and prompt.group_id is not None and prompt.offset >= view.prompts:
-            return True
-        for entry in one.entries.values():
-            output = entry.output
-            if output and output.offset >= view.outputs and output.time_ms <= newest_ms:
-                return True
-    return False
 
 
 def signals(entry: Entry, spec: Spec, view: View, deadline_ms: int) -> dict[str, bool]:

@@ -236,7 +236,7 @@ def test_nothing_is_kept_past_the_horizon(spec: Spec, seed: int, length: int, wa
     kept |= vars(memory.retention) | vars(memory.retention.window)
     kept |= kept.pop("_facts")
     kept.pop("_sessions")
-    kept |= {"refused": reader.join._refused, "verdicts": reader.join._ticks.verdicts}
+    kept |= {"refused": reader.join._intake.refused, "verdicts": reader.join._ticks.verdicts}
     indexes = {name for name, index in kept.items() if isinstance(index, (dict, set, list, Agenda))}
     assert {"sessions", "dirty", "_by_id", "_due", "_expiry", "_turns", "_ripe"} <= indexes
     assert {name for name in indexes if kept[name]} == set()
