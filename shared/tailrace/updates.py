@@ -130,7 +130,7 @@ class ModelUpdates:
 
     def at(self, version: int) -> Update:
         """Any version that is still kept, on any branch: back through the undo journal where that
-        reaches, forward from what is held, or from a keyframe, whichever is fewest bytes.
+        reaches, forward from what is held, or from a keyframe, whichever is quickest.
 
         What iterating gives next stays as it was. Raises UpdateRefused when the version cannot be
         made (``gap``: it is not there, or its bytes are deleted), LogError.

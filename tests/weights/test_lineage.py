@@ -7,7 +7,7 @@ import pytest
 
 from tailrace.errors import UpdateRefused
 from tailrace.events import Chunks, ModelUpdate, Release
-from tailrace.weights.lineage import Lineage
+from tailrace.weights.lineage import Lineage, State
 
 
 def _update(
@@ -46,9 +46,9 @@ def _versions(updates: list[ModelUpdate]) -> list[int]:
 
 
 def _ways(lineage: Lineage, *reach: int, target: int | None = None) -> list[list[int]]:
-    """Versions of each way from the weights of ``reach``, the cheapest first."""
+    """Versions of each way from the weights of ``reach``, the quickest first."""
     held = [str(lineage.updates[v].digest) if v in lineage.updates else f"d{v}" for v in reach]
-    return [_versions(way) for way in lineage.paths(held, target)]
+    return [_versions(way.updates) for way in lineage.paths([*map(State, held)], target)]
 
 
 def test_nothing_yet() -> None:
@@ -57,10 +57,10 @@ def test_nothing_yet() -> None:
 
 def test_a_holder_takes_deltas_a_newcomer_the_keyframe() -> None:
     lineage = _lineage(_update(0, None, "keyframe", 100), _update(1, 0), _update(2, 1))
-    assert _ways(lineage, 1) == [[2]]
+    assert _ways(lineage, 1) == [[2], [0, 1, 2]]
     assert _ways(lineage) == [[0, 1, 2]]
     assert _ways(lineage, target=1) == [[0, 1]]
-    assert _ways(lineage, 2) == [[2]], "it may still have to take the number"
+    assert _ways(lineage, 2)[0] == [2], "it may still have to take the number"
 
 
 def test_a_repeated_version_does_not_count() -> None:
@@ -79,7 +79,7 @@ def test_a_keyframe_of_the_same_weights_costs_a_holder_nothing() -> None:
     )
     assert _ways(lineage, 0, target=3)[0] == [1, 3]
     lineage.add(msgspec.structs.replace(_update(4, 2), base_digest="d1"))
-    assert _ways(lineage, 0) == [[1, 2, 4], [2, 4]]
+    assert _ways(lineage, 0) == [[1, 2, 4], [2, 4], [0, 1, 2, 4]]
     assert _ways(lineage) == [[2, 4], [0, 1, 2, 4]], "with the first way refused, the second"
 
 
@@ -112,10 +112,10 @@ def _forked() -> Lineage:
 
 def test_back_to_where_a_branch_began_then_on() -> None:
     lineage = _forked()
-    assert _ways(lineage, 3, 2, 1, 0, target=6) == [[5, 6]]
-    assert _ways(lineage, 3, 2, 1, 0, target=4) == [[4]], "no bytes at all"
-    assert _ways(lineage, 6, 5, 1, target=3) == [[2, 3]]
-    assert _ways(lineage, 6, 5, 1, target=1) == [[1]]
+    assert _ways(lineage, 3, 2, 1, 0, target=6)[0] == [5, 6]
+    assert _ways(lineage, 3, 2, 1, 0, target=4)[0] == [4], "no bytes at all"
+    assert _ways(lineage, 6, 5, 1, target=3)[0] == [2, 3]
+    assert _ways(lineage, 6, 5, 1, target=1)[0] == [1]
 
 
 def test_beyond_the_journal_a_keyframe_is_the_way() -> None:
@@ -126,8 +126,44 @@ def test_beyond_the_journal_a_keyframe_is_the_way() -> None:
 
 def test_the_nearest_weights_in_reach_are_the_start() -> None:
     lineage = _lineage(_update(0, None, "keyframe", 100), *(_update(v, v - 1) for v in range(1, 9)))
-    assert _ways(lineage, 6, 5, 4, target=8) == [[7, 8]]
-    assert _ways(lineage, 6, 5, 4, target=5) == [[5]]
+    assert _ways(lineage, 6, 5, 4, target=8)[0] == [7, 8]
+    assert _ways(lineage, 6, 5, 4, target=5)[0] == [5]
+
+
+def test_many_undos_take_longer_than_a_keyframe() -> None:
+    lineage = _lineage(_update(0, None, "keyframe", 100), *(_update(v, v - 1) for v in range(1, 9)))
+    for version in range(9, 50):
+        lineage.add(_update(version, version - 1))
+    held = range(49, -1, -1)
+    assert _ways(lineage, *held, target=40)[0] == [40]
+    assert _ways(lineage, *held, target=1)[0] == [0, 1]
+    back, keyframe = lineage.paths([State(f"d{v}") for v in held], 36)
+    assert (_versions(back.updates), back.undos, back.bytes) == ([36], 13, 0)
+    assert len(keyframe.fetched) == 37, "for 36 deltas in its place a keyframe is no short cut"
+
+
+def test_weights_beside_other_files_are_not_in_reach() -> None:
+    def beside(update: ModelUpdate, config: str) -> ModelUpdate:
+        return msgspec.structs.replace(update, config_digest=config)
+
+    lineage = _lineage(
+        beside(_update(0, None, "keyframe", 100), "a"),
+        beside(_update(1, 0), "a"),
+        beside(_update(2, 1, size_bytes=None, same_digest=True), "a"),
+        beside(_update(3, 1, "keyframe", 100, same_digest=True), "b"),
+    )
+
+    def ways(config: str | None, target: int) -> list[tuple[list[int], list[int]]]:
+        found = lineage.paths([State("d1", config)], target)
+        return [(_versions(way.updates), _versions(way.fetched)) for way in found]
+
+    for config in ("a", None):
+        assert ways(config, 2)[0] == ([2], [])
+    assert ways("b", 2) == [([0, 1, 2], [0, 1])]
+    assert ways("a", 3)[0] == ([3], [3]), "the same weights beside other files: a download"
+    assert ways("b", 3)[0] == ([3], [])
+    with pytest.raises(UpdateRefused, match="base: version 4 has other config files"):
+        lineage.add(beside(msgspec.structs.replace(_update(4, 3), base_digest="d1"), "a"))
 
 
 def test_a_base_whose_manifest_is_unknown_will_do_for_who_holds_it() -> None:
@@ -138,11 +174,11 @@ def test_a_base_whose_manifest_is_unknown_will_do_for_who_holds_it() -> None:
 
 def test_a_gap_is_refused() -> None:
     lineage = _lineage(_update(5, 4), _update(6, 5))
-    for reach in ([], ["d3"]):
+    for reach in ([], [State("d3")]):
         with pytest.raises(UpdateRefused, match="gap"):
             lineage.paths(reach)
     with pytest.raises(UpdateRefused, match="gap"):
-        lineage.paths(["d5"], target=7)
+        lineage.paths([State("d5")], target=7)
 
 
 def test_a_circle_ends() -> None:

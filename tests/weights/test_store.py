@@ -77,6 +77,30 @@ def test_the_keyframe_of_held_weights_needs_no_bytes() -> None:
     assert store.version == 9
 
 
+def test_the_files_beside_the_weights_are_those_of_the_manifest() -> None:
+    new, other = trained(model(), 1), {"config.json": b"{}"}
+    stream, mark = codec.encode_delta(model(), new), digest_files(FILES)
+    store = Store(model(), 3, digest(model()), other, journal_bytes=1 << 20)
+    delta = msgspec.structs.replace(_update(4, store, new), config_digest=mark)
+    label = msgspec.structs.replace(_update(4, store, model()), config_digest=mark)
+    for update, given in ((delta, stream), (label, None)):
+        assert store.needs(update)
+        with pytest.raises(UpdateRefused, match="digest: config files of version 4"):
+            store.apply(update, given)
+    assert (store.version, store.files) == (3, other)
+    whole = msgspec.structs.replace(_update(4, None, model(), "keyframe"), config_digest=mark)
+    store.apply(whole, codec.encode_keyframe(model(), FILES))
+    assert (store.version, store.files) == (4, FILES)
+    store.apply(msgspec.structs.replace(delta, version=5), stream)
+    assert (store.digest, store.files) == (digest(new), FILES)
+    before = msgspec.structs.replace(label, version=3, config_digest=digest_files(other))
+    store.apply(before, None)
+    assert (store.version, store.files) == (3, other), "the journal has both"
+    store = _store()  # who wants the weights alone asks for no files
+    store.apply(delta, stream)
+    assert store.digest == digest(new)
+
+
 @pytest.mark.parametrize(
     ("change", "stream", "reason"),
     [

@@ -14,9 +14,10 @@ from tailrace.topics import named
 from tailrace.weights import codec
 from tailrace.weights.lineage import MANIFESTS_SKIPPED
 from tailrace.weights.store import Store
+from tailrace.weights.subscriber import Progress
 from tailrace.weights.tensors import digest
 from tests.weights.conftest import MODEL, Channel
-from tests.weights.models import model, same, trained
+from tests.weights.models import FILES, model, same, trained
 
 
 def _two_versions(channel: Channel) -> tuple[ModelUpdate, ModelUpdate]:
@@ -34,7 +35,7 @@ def test_manifests_come_in_order_and_bytes_verified(channel: Channel, small_chun
         found += subscriber.poll(5.0)
     assert found == [base, update]
     store = Store.empty()
-    for each in subscriber.lineage.paths(store.reach)[0]:
+    for each in subscriber.lineage.paths(store.reach)[0].updates:
         store.apply(each, subscriber.fetch(each))
     assert same(dict(store.tensors), trained(model(), 1))
 
@@ -182,3 +183,24 @@ def test_a_refused_delta_is_passed_by_the_next_keyframe(channel: Channel) -> Non
     subscriber.catch_up()
     assert [u.version for u in subscriber.advance(store)] == [2, 3]
     assert store.digest == digest(trained(model(7), 3))
+
+
+def test_a_folder_with_other_files_takes_a_keyframe(memory_channel: Channel) -> None:
+    channel, publisher = memory_channel, memory_channel.publisher()
+    base = channel.keyframe(publisher, 0, model())
+    files = {"config_digest": base.config_digest}
+    label = channel.manifest(1, model(), base, **files)
+    publisher.publish(label, None, [], [])
+    subscriber = channel.follow()
+    seen: list[Progress] = []
+    subscriber._progress = seen.append
+    for held, fetched in ((FILES, 0), ({"config.json": b"{}"}, base.bytes)):
+        seen.clear()
+        store = Store(model(), 0, str(base.digest), held)
+        subscriber.advance(store)
+        assert (store.version, store.files) == (1, FILES)
+        assert (seen[-1].bytes if seen else 0) == fetched
+    with pytest.raises(ValueError, match="brings no config files, but names others"):
+        new = trained(model(), 2)
+        stream = codec.encode_delta(model(), new)
+        publisher.publish(channel.manifest(2, new, label, config_digest="0"), stream, [], [])

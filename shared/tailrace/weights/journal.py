@@ -5,6 +5,9 @@ delta that undoes it. The store pushes that here and steps back with it. A journ
 was true of it stays true, so a store that goes back to what it had before a failed swap has the
 journal of that moment too. It is bounded in bytes; the oldest undos go first.
 
+An undo goes through the whole model, so a long way back takes its time:
+:meth:`tailrace.weights.lineage.Lineage.paths` weighs it against a keyframe.
+
 A journal promises nothing about weights: the store compares digests of what it makes of it.
 """
 
@@ -16,6 +19,7 @@ from typing import NamedTuple
 import msgspec
 
 from tailrace.weights import codec
+from tailrace.weights.lineage import State
 from tailrace.weights.tensors import Tensor, Tensors
 
 
@@ -28,6 +32,8 @@ class Undo(NamedTuple):
     """Of the weights that it makes."""
     files: Mapping[str, bytes]
     """Config and tokenizer files beside those weights."""
+    config: str | None = None
+    """Their digest; None: none were asked for."""
 
 
 class Journal(msgspec.Struct, frozen=True, eq=False):
@@ -37,9 +43,9 @@ class Journal(msgspec.Struct, frozen=True, eq=False):
     undos: tuple[Undo, ...] = ()
 
     @property
-    def digests(self) -> tuple[str, ...]:
-        """Of the weights that are 1, 2, ... steps back."""
-        return tuple(undo.digest for undo in self.undos)
+    def states(self) -> tuple[State, ...]:
+        """What is 1, 2, ... steps back."""
+        return tuple(State(undo.digest, undo.config) for undo in self.undos)
 
     def after(self, undo: Undo) -> Journal:
         """With one more step; without the oldest, where there is no room."""

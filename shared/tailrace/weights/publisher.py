@@ -28,7 +28,7 @@ from tailrace.log.base import Log, Position
 from tailrace.stream import Decoder, Writer, event_headers, read_all
 from tailrace.topics import named
 from tailrace.weights import chunks
-from tailrace.weights.lineage import MANIFESTS_SKIPPED, Lineage
+from tailrace.weights.lineage import MANIFESTS_SKIPPED, Lineage, keeps_files
 from tailrace.weights.places import STORE_FAILED, Place
 from tailrace.weights.retention import Retention
 from tailrace.weights.table import CODEC, open_stream
@@ -188,6 +188,8 @@ class Publisher:
         if manifest.base_version is not None:
             if base is None or base.digest != manifest.base_digest:
                 raise ValueError(f"version {version}: base {manifest.base_version} is not there")
+            if not keeps_files(msgspec.structs.replace(manifest, kind=kind), base):
+                raise ValueError(f"version {version} brings no config files, but names others")
         if kind == "adapter" and manifest.ranges:
             raise ValueError(f"version {version} is an adapter: it has no ranges")
         if base is None and kind != "keyframe":

@@ -6,7 +6,7 @@ right weights the store's.
 
     poll      manifests that a trusted key signed (where keys are given), into the lineage
     fetch     one update's bytes, from model-chunks or a keyframe's uri, checked
-    advance   a store to a version on any branch, by the cheapest way that verifies
+    advance   a store to a version on any branch, by the quickest way that verifies
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tailrace.stream import Decoder
 from tailrace.topics import named
 from tailrace.weights import places
 from tailrace.weights.chunks import ChunkReader
-from tailrace.weights.lineage import MANIFESTS_SKIPPED, Lineage, needed
+from tailrace.weights.lineage import MANIFESTS_SKIPPED, Lineage, Way
 from tailrace.weights.store import Store
 from tailrace.weights.table import CODEC
 from tailrace.weights.trust import Trust
@@ -151,13 +151,13 @@ class Subscriber:
         """Bring a store to ``target`` (default: the newest), forward, back, or to another branch.
         Returns what was applied, in order.
 
-        The cheapest way first; where one of its updates is refused, the next that does without it.
+        The quickest way first; where one of its updates is refused, the next that does without it.
         The caller confirms. Raises UpdateRefused (the store then has the last version that
         verified, and may be brought on when there is another way, or the bytes can be read again)
         and LogError.
         """
         applied: list[ModelUpdate] = []
-        refused: dict[int, UpdateRefused] = {}
+        refused: dict[tuple[int, bool], UpdateRefused] = {}
         while True:
             try:
                 way = self._way(store, target, refused)
@@ -165,16 +165,17 @@ class Subscriber:
                 if error not in refused.values():
                     UPDATES_REFUSED.labels(error.reason).inc()
                 raise
-            fetched = needed(way, store.reach)
-            of_bytes, have_bytes = sum(update.bytes or 0 for update in fetched), 0
-            for update in way:
-                reach = store.reach
+            have_bytes = 0
+            for update in way.updates if way is not None else ():
+                assert way is not None
+                reach, fetched = store.reach, update in way.fetched
                 try:
                     stream = None
-                    if store.needs(update):
+                    if fetched:
                         if update.codec not in (None, CODEC):
                             raise UpdateRefused("codec", f"{update.codec!r:.40}, not {CODEC}")
-                        stream = self.fetch(update, self._meter(way[-1], have_bytes, of_bytes))
+                        meter = self._meter(way.updates[-1], have_bytes, way.bytes)
+                        stream = self.fetch(update, meter)
                         have_bytes += len(stream)
                     store.apply(update, stream)
                     applied.append(update)
@@ -182,7 +183,7 @@ class Subscriber:
                     UPDATES_REFUSED.labels(error.reason).inc()
                     _log.warning("refused version=%d: %s", update.version, error)
                     if store.reach == reach:  # else it was the journal: the way is another now
-                        refused[update.version] = error
+                        refused[update.version, fetched] = error
                     break
             else:
                 return applied
@@ -206,19 +207,24 @@ class Subscriber:
         return update
 
     def _way(
-        self, store: Store, target: int | None, refused: dict[int, UpdateRefused]
-    ) -> list[ModelUpdate]:
-        """The cheapest way without what was refused and what is deleted; empty when there."""
+        self, store: Store, target: int | None, refused: dict[tuple[int, bool], UpdateRefused]
+    ) -> Way | None:
+        """The quickest way without what was refused and what is deleted; None when there."""
         ways = self.lineage.paths(store.reach, target)
-        if not ways or (ways[0][-1].version, ways[0][-1].digest) == (store.version, store.digest):
-            return []
+        if not ways:
+            return None
+        to = ways[0].updates[-1]
+        if to.version == store.version and store.reach[0].answers(to.digest, to.config_digest):
+            return None
         low = self._chunks.low()
         gone: UpdateRefused | None = None
         for way in ways:
-            fetched = needed(way, store.reach)
-            bad = [refused[update.version] for update in fetched if update.version in refused]
+            keys = [(update.version, update in way.fetched) for update in way.updates]
+            bad = [refused[key] for key in keys if key in refused]
             lost = [
-                u.version for u in fetched if u.chunks and min(u.chunks.offsets, default=low) < low
+                u.version
+                for u in way.fetched
+                if u.chunks and min(u.chunks.offsets, default=low) < low
             ]
             if bad:
                 gone = bad[0]
