@@ -1,7 +1,7 @@
 """The engine loop: from a version on the log to a version that answers.
 
     model-updates ──> host copy ──> swap into vLLM ──> canary ──> model-acks
-    (Subscriber)       (Store)         (Swap)
+                      (HostCopy)        (Swap)
 
 One turn follows the log, checks vLLM, brings the host copy to the version that is to be served and
 swaps it in, when the engines before it have done so (:mod:`services.engine.turns`). Several
@@ -26,7 +26,9 @@ from services.engine import canary
 from services.engine.acks import Acks
 from services.engine.adapters import Adapters
 from services.engine.admin import Admin
+from services.engine.hostcopy import LOG_TROUBLE, HostCopy
 from services.engine.peers import Peers
+from services.engine.refusals import Refusals
 from services.engine.server import Server
 from services.engine.slot import Slot
 from services.engine.swap import Doubt, Load, Swap
@@ -49,13 +51,9 @@ PAUSE = Histogram(
 APPLY = Histogram(
     "tailrace_engine_apply_seconds", "Fetch, apply, digest and lay down, before a swap"
 )
-LOG_TROUBLE = Counter("tailrace_engine_log_errors", "Turns in which the log did not answer")
 
 _LOADS = 2
 """How often a version may leave vLLM in doubt before it is refused."""
-_MAY_PASS = ("uri", "truncated", "gap")
-"""Reasons for refusing a version that may not be there any more later."""
-_AGAIN_S = 60.0
 _TURN_S = 0.02
 """How often an engine that waits for its turn looks for the acks of those before it."""
 _LOG_PATIENCE_S = 30.0
@@ -92,7 +90,15 @@ class Engine:
         journal_bytes: int = 0,
         step: Callable[[str], None] = lambda point: None,
     ) -> None:
-        self._store, self._subscriber, self._releases = store, subscriber, releases
+        self.copy = HostCopy(
+            store,
+            subscriber,
+            releases,
+            Refusals(acks, clock, SWAPS),
+            clock=clock,
+            journal_bytes=journal_bytes,
+            step=step,
+        )
         self._server, self._admin = server, admin
         self._swap, self._slot = swap, slot
         self._watch = Watch(admin, swap, clock)
@@ -101,19 +107,10 @@ class Engine:
         self._clock = clock
         self._canary_tolerance, self._serving_ack_s = canary_tolerance, serving_ack_s
         self.served: Served | None = None
-        self.refused: set[int] = set()
-        """Versions that are not tried again by this process, but for those in ``_again``."""
-        self._again: dict[int, float] = {}
-        """When a version is, whose bytes could not be had."""
-        self._journal_bytes = journal_bytes
-        self._safe = store.version
-        """The version that a rollback of the host copy goes to."""
         self._doubts = 0
         self._waits = False
         """For its turn."""
-        self._caught_up = False
         self._up_since: float | None = None
-        self._apply_s = 0.0
         self._next_ack = 0.0
 
     def reason(self) -> str | None:
@@ -125,14 +122,13 @@ class Engine:
     def turn(self, wait_s: float = 0.2) -> None:
         """One round; waits up to ``wait_s`` for something new on the log."""
         self._follow(wait_s)
-        self._check_base()
         if self._server.check():
             self._up_since = self._clock() if self._up_since is None else self._up_since
             self._look_after()
         else:
             self.served = self._up_since = None
             self._adapters.forget()
-        self._advance()
+        self.copy.advance()
         if self._server.reason is None and self._may_serve():
             self._serve()
         if self.served is not None and self._adapters.turn(self.served.digest):
@@ -141,70 +137,23 @@ class Engine:
 
     def _follow(self, wait_s: float) -> None:
         try:
-            if not self._caught_up:
-                self._subscriber.catch_up()
-                self._releases.poll()
-                self._caught_up = True
-            self._subscriber.poll(min(wait_s, _TURN_S) if self._waits else wait_s)
-            self._releases.poll()
+            self.copy.follow(min(wait_s, _TURN_S) if self._waits else wait_s)
             self._peers.poll()
         except LogError as error:
             LOG_TROUBLE.inc()
             logger.warning("the log does not answer: %s", error)
 
-    def _check_base(self) -> None:
-        """A copy that is not what the log says of its version is no base for anything."""
-        known = self._subscriber.lineage.updates.get(self._store.version or 0)
-        if self._store.version is not None and known and known.digest != self._store.digest:
-            logger.warning("the folder is not version %d of the log", self._store.version)
-            self._store, self._safe = Store.empty(journal_bytes=self._journal_bytes), None
-
-    def _target(self) -> int | None:
-        """The version to serve, of those that are known and not refused; None: no version yet."""
-        for version in [v for v, due in self._again.items() if self._clock() >= due]:
-            del self._again[version]
-            self.refused.discard(version)
-        lineage = self._subscriber.lineage
-        served = lineage.served(self._releases.newest)
-        for update in lineage.chain(served.version) if served is not None else ():
-            if update.version not in self.refused:
-                return update.version
-        return None
-
-    def _advance(self) -> None:
-        """Bring the host copy to the target, over as many versions as it takes."""
-        target = self._target()
-        if target is None or target == self._store.version:
-            return
-        began = self._clock()
-        try:
-            applied = self._subscriber.advance(self._store, target)
-        except UpdateRefused as error:
-            logger.error("refused version=%d: %s", target, error)
-            self._refuse(target, str(error))
-            if error.reason in _MAY_PASS:
-                self._again[target] = self._clock() + _AGAIN_S
-        except LogError as error:
-            LOG_TROUBLE.inc()
-            logger.warning("cannot fetch version=%d: %s", target, error)
-        else:
-            logger.info("applied versions=%s digest=%.12s", [u.version for u in applied],
-                        self._store.digest)  # fmt: skip
-            self._step("applied")
-        finally:
-            self._apply_s += self._clock() - began
-
     def _may_serve(self) -> bool:
-        if self._store.version is None:
+        if self.copy.version is None:
             return False
-        if self.served is None and not self._caught_up:
+        if self.served is None and not self.copy.caught_up:
             assert self._up_since is not None
             return self._clock() > self._up_since + _LOG_PATIENCE_S
         return True
 
     def _serve(self) -> None:
         """Make vLLM serve what the host copy holds, if it does not yet."""
-        version, digest = self._store.version, self._store.digest
+        version, digest = self.copy.version, self.copy.digest
         assert version is not None
         if self.served == Served(version, digest):
             self._turns.rest()
@@ -213,32 +162,28 @@ class Engine:
         self._waits = not self._may_pause(version, digest)
         if self._waits:
             return
-        apply_s, self._apply_s = self._apply_s, 0.0
+        apply_s, self.copy.apply_s = self.copy.apply_s, 0.0
         froze_ms = None
         try:
             if self.served is not None and self.served.digest == digest:
                 self._swap.relabel(version)
             else:
                 began = self._clock()
-                path = self._slot.write(self._store.tensors, digest)
+                path = self._slot.write(self.copy.tensors, digest)
                 apply_s += self._clock() - began
                 self._step("laid")
                 self._adapters.leave(digest)
                 froze_ms = self._swap.load(Load(version=version, digest=digest, path=str(path)))
         except Doubt as doubt:
-            self._in_doubt(version, str(doubt))
+            self._in_doubt(str(doubt))
             return
         except UpdateRefused as error:  # it never gets into vLLM: nothing was touched
-            logger.error("refused version=%d: %s", version, error)
-            if version not in self.refused:
-                self._refuse(version, str(error))
-            self._store.rollback()
+            self.copy.give_up(error)
             return
         except OSError as error:  # no room for the file: nothing was touched
             logger.error("cannot lay down version=%d: %s", version, error)
-            if self._can_go_back(version):
-                self._refuse(version, f"no room: {error}")
-                self._store.rollback()
+            if self.copy.can_go_back:
+                self.copy.give_up(f"no room: {error}")
             return
         finally:
             self._slot.clear()
@@ -253,17 +198,13 @@ class Engine:
             PAUSE.observe(pause_ms / 1000)
         wrong, note = False, None
         if froze_ms is not None:
-            update = self._subscriber.lineage.updates.get(version)
-            wrong, note = canary.check(self._admin, update, self._canary_tolerance)
+            wrong, note = canary.check(self._admin, self.copy.manifest, self._canary_tolerance)
         self._step("checked")
-        if wrong and self._can_go_back(version):
-            logger.error("swapping back version=%d: %s", version, note)
-            self._refuse(version, f"canary: {note}")
-            self._store.rollback()
+        if wrong and self.copy.can_go_back:
+            self.copy.give_up(f"canary: {note}")
             self._serve()
             return
-        self._store.confirm()
-        self._safe = version
+        self.copy.confirm()
         SWAPS.labels("applied" if froze_ms is not None else "relabelled").inc()
         apply_ms = apply_s * 1000
         logger.info(
@@ -279,28 +220,18 @@ class Engine:
     def _may_pause(self, version: int, digest: str) -> bool:
         """Not before the engines whose turn it is, where requests would stand still for it."""
         served = self.served
-        if served is None or served.version in self.refused or served.digest == digest:
+        if served is None or served.version in self.copy.refused or served.digest == digest:
             return True
         return self._turns.mine(version, self._clock())
 
-    def _can_go_back(self, version: int) -> bool:
-        """Does the host copy keep another version to serve instead?"""
-        return self._safe is not None and self._safe != version
-
-    def _in_doubt(self, version: int, reason: str) -> None:
+    def _in_doubt(self, reason: str) -> None:
         SWAPS.labels("doubt").inc()
         self.served = None
         self._doubts += 1
-        if self._doubts >= _LOADS and self._can_go_back(version):
-            self._refuse(version, f"load: {reason}")
-            self._store.rollback()
+        if self._doubts >= _LOADS and self.copy.can_go_back:
+            self.copy.give_up(f"load: {reason}")
             self._doubts = 0
         self._server.give_up(reason)
-
-    def _refuse(self, version: int, reason: str) -> None:
-        self.refused.add(version)
-        SWAPS.labels("refused").inc()
-        self._acks.send("refused", version, None, reason=reason)
 
     def _look_after(self) -> None:
         if self.served is None:

@@ -233,7 +233,7 @@ def test_a_pinned_version(room: Room) -> None:
     assert room.serves(1, 1)
     room.trainer.release("pin", 77)
     room.turns()
-    assert room.serves(3, 3), "a pin to a version that nobody knows follows"
+    assert room.serves(1, 1), "a pin to a version that nobody knows leaves it where it is"
     room.trainer.release("follow", None)
     room.turns()
     assert room.serves(3, 3)

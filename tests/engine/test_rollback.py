@@ -81,7 +81,7 @@ def test_a_pin_to_a_withdrawn_version_and_back(room: Room) -> None:
 
 
 def test_where_the_version_cannot_be_served_the_next_before_it_is(room: Room) -> None:
-    room.engine.refused.add(2)
+    room.engine.copy.refused.add(2, "by this test")
     release(room, live=2, withdrawn_to=3)
     room.turns()
     assert room.serves(1, 1), "never what was withdrawn"
