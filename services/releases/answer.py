@@ -41,13 +41,13 @@ def answer(
     standing: Standing,
     *,
     now_ms: int,
-    kept: Callable[[ModelUpdate], bool],
+    lost: Callable[[ModelUpdate], str | None],
 ) -> Release:
-    """The release that answers one order. ``at`` is where the order lies on ``control``; ``kept``
-    says whether a version can still be made of what lies on the log."""
+    """The release that answers one order. ``at`` is where the order lies on ``control``; ``lost``
+    says why a version cannot be made of what lies on the log and in the store, if it cannot."""
     assert command.command in ORDERS
     reason = command.reason
-    why = _wrong(command, lineage, kept)
+    why = _wrong(command, lineage, lost)
     if why is not None:
         made, reason = standing.newest or Release(event_time_ms=now_ms), refused(why)
     elif command.command == "follow":
@@ -67,7 +67,9 @@ def answer(
     )
 
 
-def _wrong(command: Command, lineage: Lineage, kept: Callable[[ModelUpdate], bool]) -> str | None:
+def _wrong(
+    command: Command, lineage: Lineage, lost: Callable[[ModelUpdate], str | None]
+) -> str | None:
     if command.command == "follow":
         return None
     if command.version is None:
@@ -76,8 +78,9 @@ def _wrong(command: Command, lineage: Lineage, kept: Callable[[ModelUpdate], boo
     if update is None:
         newest = "none" if lineage.head is None else str(lineage.head.version)
         return f"there is no version {command.version}; the newest is {newest}"
-    if not kept(update):
-        return f"version {command.version} cannot be made any more: its bytes are deleted"
+    why = lost(update)
+    if why is not None:
+        return f"version {command.version} {why}"
     data = command.parameters.get("data", DATA[0])
     if command.command == "rollback" and data not in DATA:
         return f"data is {data!r:.40}, not {' or '.join(DATA)}"

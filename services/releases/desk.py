@@ -23,7 +23,7 @@ from prometheus_client import Counter, Gauge
 
 from services.releases.answer import ORDERS, Standing, answer
 from tailrace import topics
-from tailrace.errors import InvalidRecord, LogError
+from tailrace.errors import InvalidRecord, LogError, UpdateRefused
 from tailrace.events import Command, Coordinates, ModelUpdate, Release
 from tailrace.log.base import Log, LogRecord
 from tailrace.stream import Decoder, Writer, publish_schemas
@@ -119,7 +119,7 @@ class Desk:
                 self._subscriber.lineage,
                 Standing(newest=self._releases.newest, followed=self._releases.followed),
                 now_ms=self._wall_ms(),
-                kept=self._kept,
+                lost=self._lost,
             )
             self._crash("answered")
             self._write(release)
@@ -152,9 +152,14 @@ class Desk:
         self._releases.add(release)
         LIVE.set(_live(release))
 
-    def _kept(self, update: ModelUpdate) -> bool:
+    def _lost(self, update: ModelUpdate) -> str | None:
         keyframe = self._subscriber.lineage.updates.get(update.keyframe_version or 0)
-        return keyframe is not None and self._retention.holds(keyframe)
+        try:
+            if keyframe is not None and self._retention.holds(keyframe):
+                return None
+        except UpdateRefused as error:
+            return f"cannot be looked for now, order it again: {error.detail}"
+        return "cannot be made any more: its bytes are deleted"
 
 
 def _live(release: Release | None) -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import fsspec
+from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 import pytest
@@ -15,6 +17,7 @@ from tailrace.errors import Fenced
 from tailrace.events import Release
 from tailrace.log.base import Log
 from tailrace.log.memory import MemoryLog
+from tailrace.weights.publisher import Publisher
 from tailrace.weights.releases import Releases, refusal
 from tailrace.wire import Wire
 from tests.engine.models import MODEL
@@ -111,6 +114,35 @@ def test_a_version_whose_bytes_are_deleted_is_refused(memory: Scene) -> None:
     memory.order("rollback", 0)
     desk.turn(0)
     assert "bytes are deleted" in (refusal(memory.releases()[0]) or "")
+
+
+def test_a_keyframe_that_cannot_be_looked_for_is_not_said_to_be_deleted(
+    memory: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory.trainer.publisher.close()
+    memory.trainer.publisher = Publisher(
+        memory.log, Wire(), model=MODEL, keyframe_store="memory://desk"
+    )
+    old, *_ = memory.versions(2)
+    desk = memory.desk()
+
+    def info(store: object, path: str, **more: object) -> None:
+        raise OSError("cannot connect")
+
+    with monkeypatch.context() as away:
+        away.setattr(MemoryFileSystem, "info", info)
+        memory.order("rollback", 0)
+        desk.turn(0)
+    memory.order("rollback", 0)
+    desk.turn(0)
+    fsspec.filesystem("memory").store.clear()
+    memory.order("pin", 1)
+    desk.turn(0)
+    away_, obeyed, deleted = map(refusal, memory.releases())
+    assert away_ is not None and deleted is not None
+    assert "version 0 cannot be looked for now, order it again" in away_ and str(old.uri) in away_
+    assert obeyed is None
+    assert "version 1 cannot be made any more: its bytes are deleted" in deleted
 
 
 def test_orders_of_others_are_left_to_them(memory: Scene) -> None:

@@ -6,9 +6,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 import sys
+from threading import Event
 from typing import Any
 
 import fsspec
+from fsspec.implementations.local import LocalFileSystem
+from fsspec.implementations.memory import MemoryFileSystem
 import msgspec
 import pytest
 
@@ -19,7 +22,7 @@ from tailrace.stream import Writer
 from tailrace.topics import named
 from tailrace.updates import ModelUpdates
 from tailrace.weights import places
-from tailrace.weights.places import Place
+from tailrace.weights.places import STORE_FAILED, Place
 from tailrace.weights.publisher import Publisher
 from tailrace.weights.store import Store
 from tests.weights.conftest import MODEL, Channel
@@ -189,6 +192,66 @@ def test_a_store_that_fails_does_not_stop_learning(memory_channel: Channel, tmp_
     store = Store.empty()
     memory_channel.follow().advance(store)
     assert same(dict(store.tensors), model())
+
+
+@pytest.fixture
+def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
+    """What fsspec keeps in memory does not answer any more, until the test ends."""
+    over = Event()
+
+    def hang(*arguments: object, **more: object) -> None:
+        over.wait(60)
+
+    def begin() -> None:
+        monkeypatch.setattr(places, "ANSWER_S", 0.05)
+        monkeypatch.setattr(places, "LOOK_S", 0.05)
+        monkeypatch.setattr(places, "_SLOWEST_BYTES_S", 1e12)
+        for call in ("info", "open", "ls", "pipe_file"):
+            monkeypatch.setattr(MemoryFileSystem, call, hang)
+
+    yield begin
+    over.set()
+
+
+def test_nobody_waits_for_a_silent_store(
+    memory_channel: Channel, silent: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failed() -> list[float]:
+        kinds = ("answer", "write", "delete", "look")
+        return [STORE_FAILED.labels(kind)._value.get() for kind in kinds]
+
+    channel = memory_channel
+    publisher = _publisher(channel, "memory://silent")
+    base = channel.keyframe(publisher, 0, model())
+    before, subscriber = failed(), channel.follow()
+    silent()
+    with pytest.raises(UpdateRefused, match="uri: .*no answer in 0.05 s"):
+        subscriber.fetch(base)
+    with pytest.raises(UpdateRefused, match="uri: .*no answer in 0.05 s"):
+        places.exists(str(base.uri))
+    assert not publisher.retained(0)
+    late = channel.keyframe(publisher, 1, model(1), base)
+    assert late.uri is None and late.chunks is not None
+    assert [now - then for now, then in zip(failed(), before, strict=True)] == [5, 1, 1, 2]
+    monkeypatch.undo()
+    assert subscriber.fetch(base) and publisher.retained(0)
+
+
+def test_a_store_that_cannot_be_asked_is_not_an_absent_file(
+    memory_channel: Channel, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = Place(url, model=MODEL).put(0, b"whole", "f" * 64)
+    assert places.exists(uri) and not places.exists(uri.replace("00-f", "01-f"))
+
+    def info(store: object, path: str, **more: object) -> None:
+        raise OSError("cannot connect")
+
+    for store in (MemoryFileSystem, LocalFileSystem):
+        monkeypatch.setattr(store, "info", info)
+    with pytest.raises(UpdateRefused, match="OSError: cannot connect"):
+        places.exists(uri)
+    with pytest.raises(UpdateRefused, match="is not one store"):
+        places.exists("memory://a::file://b")
 
 
 @pytest.mark.parametrize("url", ["nothing://x", "abfs://account/x"])

@@ -8,14 +8,21 @@ a crash leaves at most a file that no manifest names. Names carry version and ha
 One folder belongs to one model of one system: :meth:`Place.sweep` deletes what is dead in it, and
 leaves the keyframes of versions that its caller does not know yet. fsspec is the extra
 ``tailrace[weights]``, imported on first use; stores need drivers of their own (``s3fs``, ...).
+
+Nothing waits for a store without an end: every call runs on a thread of its own, which is left
+behind when its time is up.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from concurrent.futures import Future, wait
+import contextlib
+from functools import partial
 import io
 import re
-from typing import Any
+from threading import Thread
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 from prometheus_client import Counter
@@ -26,6 +33,15 @@ STORE_FAILED = Counter(
     "tailrace_weights_keyframe_store_failed", "What a keyframe store would not do", ["what"]
 )
 
+ANSWER_S = 60.0
+"""A store's time to open, list or delete a file, or to give the next block of one."""
+LOOK_S = 10.0
+"""Its time to say whether a file is there: somebody waits for that."""
+
+T = TypeVar("T")
+
+_SLOWEST_BYTES_S = 1024 * 1024
+"""A write has a second more for each so many bytes."""
 _BLOCK_BYTES = 8 * 1024 * 1024
 _NAME = re.compile(r"(\d{8,})-[0-9a-f]{16}\.keyframe")
 
@@ -34,12 +50,12 @@ class Place:
     """Where one model's keyframes go.
 
     Raises SettingsError for a url of a store that is unknown or whose driver is not installed.
-    What the store itself raises (OSError, mostly) comes through.
+    What the store itself raises (OSError, mostly) comes through; TimeoutError when it is silent.
     """
 
     def __init__(self, url: str, *, model: str, prefix: str = "") -> None:
         try:
-            self._store, root = _store(url)
+            self._store, root = _asked(lambda: _store(url))
         except (ImportError, ValueError) as error:
             raise SettingsError(f"keyframe store {url.split('?')[0]}: {error}") from None
         self._folder = f"{root.rstrip('/')}/{prefix}tailrace.{quote(model, safe='')}"
@@ -47,8 +63,12 @@ class Place:
     def put(self, version: int, stream: bytes, sha256: str) -> str:
         """Write a keyframe, whole. Returns its uri."""
         path = f"{self._folder}/{version:08}-{sha256[:16]}.keyframe"
-        self._store.makedirs(self._folder, exist_ok=True)
-        self._store.pipe_file(path, stream)
+
+        def write() -> None:
+            self._store.makedirs(self._folder, exist_ok=True)
+            self._store.pipe_file(path, stream)
+
+        _asked(write, ANSWER_S + len(stream) / _SLOWEST_BYTES_S)
         return str(self._store.unstrip_protocol(path))
 
     def sweep(self, kept: Collection[str], below: int) -> list[str]:
@@ -60,7 +80,7 @@ class Place:
         """
         self._store.invalidate_cache()
         try:
-            paths: list[str] = self._store.ls(self._folder, detail=False)
+            paths: list[str] = _asked(lambda: self._store.ls(self._folder, detail=False))
         except FileNotFoundError:
             return []
         gone = []
@@ -70,7 +90,7 @@ class Place:
             if found is None or int(found[1]) >= below:
                 continue
             if self._store.unstrip_protocol(path) not in kept:
-                self._store.rm_file(path)
+                _asked(partial(self._store.rm_file, path))
                 gone.append(name)
         return gone
 
@@ -81,30 +101,46 @@ def read(uri: str, size_bytes: int, heard: Callable[[int], None]) -> bytes:
 
     Raises UpdateRefused (``uri``) when it cannot be read now.
     """
-    if "::" in uri:  # fsspec would chain stores: a manifest names one
-        raise UpdateRefused("uri", f"{uri} is not one store")
     stream = io.BytesIO()
     try:
-        store, path = _store(uri)
-        with store.open(path, "rb") as file:
+        store, path = _asked(lambda: _store(uri))
+        file = _asked(lambda: store.open(path, "rb"))
+        try:
             while (left := size_bytes + 1 - stream.tell()) > 0:
-                block = file.read(min(left, _BLOCK_BYTES))
+                block = _asked(partial(file.read, min(left, _BLOCK_BYTES)))
                 if not block:
                     break
                 stream.write(block)
                 heard(len(block))
+        finally:
+            _thread(file.close)
     except Exception as error:  # each store raises its own, an absent driver ImportError
-        raise UpdateRefused("uri", f"{uri}: {type(error).__name__}: {error}") from None
+        raise _refused(uri, error) from None
     return stream.getvalue()
 
 
 def exists(uri: str) -> bool:
-    """Whether something lies at a uri, as far as can be seen now."""
-    try:
+    """Whether something lies at a uri now. Raises UpdateRefused (``uri``) when the store does not
+    say."""
+
+    def look() -> bool:
         store, path = _store(uri)
-        return bool(store.exists(path))
-    except Exception:  # as in read()
-        return False
+        store.invalidate_cache()
+        try:
+            store.info(path)  # store.exists() says no whatever went wrong
+        except FileNotFoundError:
+            return False
+        return True
+
+    try:
+        return _asked(look, LOOK_S)
+    except Exception as error:  # as in read()
+        STORE_FAILED.labels("look").inc()
+        raise _refused(uri, error) from None
+
+
+def _refused(uri: str, error: Exception) -> UpdateRefused:
+    return UpdateRefused("uri", f"{uri}: {type(error).__name__}: {error}")
 
 
 def _store(url: str) -> tuple[Any, str]:
@@ -112,5 +148,35 @@ def _store(url: str) -> tuple[Any, str]:
         from fsspec.core import url_to_fs
     except ImportError:
         raise ImportError("needs fsspec: pip install 'tailrace[weights]'") from None
+    if "::" in url:  # fsspec would chain stores: a manifest names one
+        raise ValueError("is not one store")
     store, path = url_to_fs(url)
     return store, str(path)
+
+
+def _asked(call: Callable[[], T], limit_s: float | None = None) -> T:
+    """What a call to a store gives. Raises TimeoutError, with a counter, when it takes longer."""
+    limit_s = ANSWER_S if limit_s is None else limit_s
+    answer: Future[T] = Future()
+
+    def ask() -> None:
+        try:
+            answer.set_result(call())
+        except BaseException as error:
+            answer.set_exception(error)
+
+    _thread(ask)
+    if not wait([answer], limit_s).done:
+        STORE_FAILED.labels("answer").inc()
+        raise TimeoutError(f"no answer in {limit_s:g} s")
+    return answer.result()
+
+
+def _thread(call: Callable[[], Any]) -> None:
+    """Start it and let it be: a process ends without waiting for it."""
+
+    def run() -> None:
+        with contextlib.suppress(Exception):
+            call()
+
+    Thread(target=run, name="keyframe-store", daemon=True).start()

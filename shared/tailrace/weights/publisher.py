@@ -110,13 +110,18 @@ class Publisher:
     def retained(self, version: int) -> bool:
         """Whether a version can still be made of what lies on the log and in the store.
 
-        Where it cannot, a branch that begins there must begin with a keyframe.
+        Where it cannot, or the store does not say, a branch that begins there must begin with a
+        keyframe.
         """
         update = self.version(version)
         keyframe = None if update is None else self.version(update.keyframe_version or 0)
         if keyframe is None or keyframe.kind != "keyframe":
             return False
-        return self._retention.holds(keyframe)
+        try:
+            return self._retention.holds(keyframe)
+        except UpdateRefused as error:
+            _log.warning("taken for lost keyframe=%d: %s", keyframe.version, error)
+            return False
 
     def publish(
         self,

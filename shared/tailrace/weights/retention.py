@@ -94,7 +94,8 @@ class Retention:
         self._releases = named(topics.RELEASES, prefix)
 
     def holds(self, update: ModelUpdate) -> bool:
-        """Whether an update's bytes are still there."""
+        """Whether an update's bytes are still there. Raises UpdateRefused (``uri``) when the store
+        in which they are to be does not say."""
         if update.chunks is None:
             return update.uri is not None and places.exists(update.uri)
         return min(update.chunks.offsets, default=-1) >= self._log.starts(self._chunks)[0]
