@@ -81,6 +81,10 @@ class Settings(Common, frozen=True, kw_only=True):
     must reach it."""
     signing_key: Path | None = None
     """File of a private key (``tailrace keys new``) that signs every version."""
+    unsigned_to: int | None = None
+    """With a key, on a log on which nothing is signed yet: the version up to which it is the
+    trainer's own history all the same; -1: none of it is. Not looked at once a version is
+    signed."""
     account_s: PositiveFloat = 60.0
     """Decisions that waited this long are published even when nothing was trained."""
     checkpoint_versions: Positive = 20

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,7 @@ from tailrace.weights import codec
 from tailrace.weights.publisher import Publisher
 from tailrace.weights.subscriber import Subscriber
 from tailrace.weights.tensors import Tensor, digest, digest_files
+from tailrace.weights.trust import new_key
 from tailrace.wire import Wire
 from tests.weights.models import FILES
 
@@ -120,6 +122,15 @@ def channel(log: Log, prefix: str) -> Iterator[Channel]:
     made = Channel(log, prefix)
     yield made
     made.close()
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> list[Path]:
+    """Three private keys; beside each its public one."""
+    files = [tmp_path / f"key-{number}" for number in range(3)]
+    for file in files:
+        new_key(file)
+    return files
 
 
 @pytest.fixture

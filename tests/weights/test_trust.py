@@ -4,21 +4,17 @@ from __future__ import annotations
 
 from hashlib import sha256
 from pathlib import Path
-import stat
 import subprocess
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed448 import Ed448PrivateKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import (
-    Ed25519PrivateKey,
     Ed25519PublicKey,
 )
 import msgspec
 import pytest
 
 from tailrace import topics
-from tailrace.cli import main
 from tailrace.errors import SettingsError, UpdateRefused
 from tailrace.events import Canary, Chunks, ModelUpdate, Range
 from tailrace.log.base import LogRecord
@@ -29,25 +25,18 @@ from tailrace.weights.lineage import MANIFESTS_SKIPPED
 from tailrace.weights.publisher import Publisher
 from tailrace.weights.store import Store
 from tailrace.weights.subscriber import Subscriber
-from tailrace.weights.trust import KEY, SIGNATURE, Signer, Trust, new_key
+from tailrace.weights.trust import KEY, SIGNATURE, Signer, Trust
 from tests.weights.conftest import MODEL, Channel
 from tests.weights.models import model, same, trained
-
-
-@pytest.fixture
-def keys(tmp_path: Path) -> list[Path]:
-    """Three private keys; beside each its public one."""
-    files = [tmp_path / f"key-{number}" for number in range(3)]
-    for file in files:
-        new_key(file)
-    return files
 
 
 def _public(*files: Path) -> list[Path]:
     return [file.with_name(file.name + ".pub") for file in files]
 
 
-def _publisher(channel: Channel, key: Path | None, *trusted: Path) -> Publisher:
+def _publisher(
+    channel: Channel, key: Path | None, *trusted: Path, unsigned_to: int | None = None
+) -> Publisher:
     made = Publisher(
         channel.log,
         channel.wire,
@@ -55,6 +44,7 @@ def _publisher(channel: Channel, key: Path | None, *trusted: Path) -> Publisher:
         prefix=channel.prefix,
         signing_key=key,
         trust=_public(*trusted),
+        unsigned_to=unsigned_to,
     )
     channel._open.append(made)
     return made
@@ -188,7 +178,7 @@ def test_a_key_is_replaced_without_a_pause(channel: Channel, keys: list[Path]) -
     base = channel.keyframe(publisher, 0, model())
     store, rotating = Store.empty(), _follow(channel, old, new)  # 1: readers know both
     rotating.advance(store)
-    publisher = _publisher(channel, new)  # 2: the trainer signs with the new one
+    publisher = _publisher(channel, new, old)  # 2: the trainer signs with the new one
     assert publisher.head() == base
     update = channel.delta(publisher, 1, trained(model(), 1), base)
     rotating.catch_up()
@@ -207,13 +197,61 @@ def test_a_key_is_replaced_without_a_pause(channel: Channel, keys: list[Path]) -
 
 def test_signing_may_begin_late(channel: Channel, keys: list[Path]) -> None:
     base = channel.keyframe(_publisher(channel, None), 0, model())
-    publisher = _publisher(channel, keys[0])
-    assert publisher.head() == base  # history up to the first signed one
+    with pytest.raises(SettingsError, match="unsigned_to: of the versions 0 to 0 of tiny none is"):
+        _publisher(channel, keys[0])
+    publisher = _publisher(channel, keys[0], unsigned_to=0)
+    assert publisher.head() == base  # a person said so
     channel.keyframe(publisher, 1, model(), base)
-    assert _publisher(channel, keys[0]).version(0) == base
+    assert _publisher(channel, keys[0]).version(0) == base  # and the signature from now on
     assert list(_follow(channel, keys[0]).lineage.updates) == [1]
     store = Store(model(), 0, str(base.digest))
     assert [u.version for u in _follow(channel, keys[0]).advance(store)] == [1]
+
+
+def test_what_is_put_before_the_first_signed_version_is_no_history(
+    memory_channel: Channel, keys: list[Path]
+) -> None:
+    channel = memory_channel
+    stranger = channel.wire.encode(channel.manifest(0, model(66), kind="keyframe"))
+    channel.append(topics.MODEL_UPDATES, stranger)  # before anybody has published
+    with pytest.raises(SettingsError, match="unsigned_to"):
+        _publisher(channel, keys[0])
+    publisher = _publisher(channel, keys[0], unsigned_to=-1)
+    assert (publisher.head(), publisher.next_version) == (None, 0)
+    base = channel.keyframe(publisher, 0, model())
+    again = _publisher(channel, keys[0])
+    assert list(again.lineage.updates.values()) == [base]
+    assert _follow(channel, keys[0]).lineage.head == base
+
+
+def test_only_what_the_first_signed_version_descends_from_counts_unsigned(
+    memory_channel: Channel, keys: list[Path]
+) -> None:
+    channel, plain = memory_channel, _publisher(memory_channel, None)
+    base = channel.keyframe(plain, 0, model())
+    left = channel.delta(plain, 1, trained(model(), 1), base)
+    head = channel.delta(plain, 2, trained(model(), 2), base)
+    forged = channel.manifest(3, model(66), head, kind="keyframe")
+    channel.append(topics.MODEL_UPDATES, channel.wire.encode(forged))
+    with pytest.raises(SettingsError, match="0 to 3 of tiny"):
+        _publisher(channel, keys[0])
+    for number, counts in ((2, [base, head]), (1, [base, left]), (3, [base, head, forged])):
+        made = _publisher(channel, keys[0], unsigned_to=number)
+        assert list(made.lineage.updates.values()) == counts, "a person's word for it"
+        assert made.next_version == number + 1
+    publisher = _publisher(channel, keys[0], unsigned_to=2)
+    first = channel.keyframe(publisher, 3, dict(channel.versions[2]), head)
+    elsewhere = channel.manifest(1, model(67), base, kind="keyframe")
+    for late in (elsewhere, channel.manifest(4, model(68), first, kind="keyframe")):
+        channel.append(topics.MODEL_UPDATES, channel.wire.encode(late))
+    for number in (None, 3, 99, -1):  # the signature says it better than anybody
+        made = _publisher(channel, keys[0], unsigned_to=number)
+        assert list(made.lineage.updates.values()) == [base, head, first]
+        assert made.next_version == 4
+    lone = _publisher(channel, keys[1], keys[0])
+    assert list(lone.lineage.updates.values()) == [base, head, first]
+    with pytest.raises(SettingsError, match="trust the key that signed them"):
+        _publisher(channel, keys[1])
 
 
 def test_model_updates_takes_trusted_ones_only(channel: Channel, keys: list[Path]) -> None:
@@ -227,49 +265,3 @@ def test_model_updates_takes_trusted_ones_only(channel: Channel, keys: list[Path
         assert updates.poll(0.3) is None
         with pytest.raises(UpdateRefused, match="gap"):
             updates.at(1)
-
-
-def test_key_files(tmp_path: Path, keys: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
-    file = tmp_path / "k"
-    assert main(["keys", "new", str(file)]) == 0
-    made = capsys.readouterr().out.strip()
-    assert len(made) == 16 and made == Signer(file).id
-    assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    for one in (file, *_public(file)):
-        assert main(["keys", "id", str(one)]) == 0
-        assert capsys.readouterr().out.strip() == made
-    before = file.read_bytes()
-    assert main(["keys", "new", str(file)]) == 1
-    (tmp_path / "k").unlink()
-    assert main(["keys", "new", str(file)]) == 1, "its public half is there"
-    assert not file.exists() and before
-    assert main(["keys", "new", str(tmp_path / "no" / "k")]) == 1
-    assert "exists" in capsys.readouterr().err
-    with pytest.raises(SettingsError, match="cannot sign"):
-        Signer(_public(keys[0])[0])
-
-
-@pytest.mark.parametrize("content", [None, b"", b"noise", b"-----BEGIN PRIVATE KEY-----\nxx\n"])
-def test_what_is_no_key_names_its_file(
-    tmp_path: Path, content: bytes | None, capsys: pytest.CaptureFixture[str]
-) -> None:
-    file = tmp_path / "k"
-    if content is not None:
-        file.write_bytes(content)
-    with pytest.raises(SettingsError, match=str(file)):
-        Trust([file])
-    assert main(["keys", "id", str(file)]) == 2
-    assert str(file) in capsys.readouterr().err
-
-
-def test_another_kind_of_key_is_refused(tmp_path: Path) -> None:
-    file = tmp_path / "ed448"
-    pem = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8)
-    key = Ed448PrivateKey.generate()
-    file.write_bytes(key.private_bytes(*pem, serialization.NoEncryption()))
-    with pytest.raises(SettingsError, match="not an Ed25519 key"):
-        Signer(file)
-    locked = Ed25519PrivateKey.generate()
-    file.write_bytes(locked.private_bytes(*pem, serialization.BestAvailableEncryption(b"word")))
-    with pytest.raises(SettingsError, match="without a password"):
-        Signer(file)

@@ -22,12 +22,13 @@ from pathlib import Path
 import msgspec
 
 from tailrace import topics
-from tailrace.errors import InvalidRecord, LogError, UpdateRefused
+from tailrace.errors import InvalidRecord, LogError, SettingsError, UpdateRefused
 from tailrace.events import ModelUpdate, Receipt, Step
 from tailrace.log.base import Log, Position
 from tailrace.stream import Decoder, Writer, event_headers, read_all
 from tailrace.topics import named
 from tailrace.weights import chunks
+from tailrace.weights.history import Written, history
 from tailrace.weights.lineage import MANIFESTS_SKIPPED, Lineage, keeps_files
 from tailrace.weights.places import STORE_FAILED, Place
 from tailrace.weights.retention import Retention
@@ -46,11 +47,13 @@ class Publisher:
 
     ``keyframe_store``: the url of any fsspec store; None: keyframes go on the log. ``signing_key``:
     a file; every manifest is signed with it. ``trust``: files of further public keys. With a key,
-    manifests count as history up to the first that one of the keys signed; from there on only
-    signed ones do, so that what a stranger wrote is no base for anything.
+    only what one of the keys signed counts, and what that descends from (:mod:`.history`), so that
+    what a stranger wrote is no base for anything. ``unsigned_to``: where nothing is signed yet, the
+    version up to which it is the model's own all the same; -1: none of it is.
 
     For one thread; its caller has published the schemas. Raises SettingsError for a key file or a
-    store that is none, LogError when the broker does not answer.
+    store that is none, and where there are versions, none is signed, and nobody said what to make
+    of them; LogError when the broker does not answer.
     """
 
     def __init__(
@@ -63,6 +66,7 @@ class Publisher:
         keyframe_store: str | None = None,
         signing_key: Path | None = None,
         trust: Iterable[Path | str] = (),
+        unsigned_to: int | None = None,
     ) -> None:
         self._log, self._wire = log, wire
         self._model = model
@@ -80,13 +84,14 @@ class Publisher:
         producer.begin()
         producer.abort()
         self._lineage = Lineage()
-        for update in self._manifests():
-            if update.model == model:
-                try:
-                    self._lineage.add(update)
-                except UpdateRefused as error:
-                    MANIFESTS_SKIPPED.labels(error.reason).inc()
-                    _log.warning("skipped version=%d: %s", update.version, error)
+        self._first = 0
+        """The number of the first version, where the log has none that counts."""
+        for update in self._history(unsigned_to):
+            try:
+                self._lineage.add(update)
+            except UpdateRefused as error:
+                MANIFESTS_SKIPPED.labels(error.reason).inc()
+                _log.warning("skipped version=%d: %s", update.version, error)
         self._retention.sweep(self._lineage)
 
     @property
@@ -101,7 +106,7 @@ class Publisher:
     @property
     def next_version(self) -> int:
         """The number of the next version: none is used again."""
-        return self._lineage.next_version
+        return max(self._lineage.next_version, self._first)
 
     def version(self, number: int) -> ModelUpdate | None:
         """One version's manifest, from this model's whole history."""
@@ -165,7 +170,8 @@ class Publisher:
             *(update.version, update.kind, update.bytes, len(steps), len(receipts), update.digest),
         )
         if update.kind == "keyframe":
-            self._retention.trim(self._manifests(), self._lineage)
+            others = [each.update for each in self._written() if each.update.model != self._model]
+            self._retention.trim([*others, *self._lineage.updates.values()], self._lineage)
         return update
 
     def close(self) -> None:
@@ -273,26 +279,38 @@ class Publisher:
             topic, value, key=update.model.encode(), headers=headers
         )
 
-    def _manifests(self) -> list[ModelUpdate]:
-        """Every committed manifest of every model, in log order; of this one, what counts."""
+    def _history(self, unsigned_to: int | None) -> list[ModelUpdate]:
+        """The manifests of this model that count."""
+        written = [each for each in self._written() if each.update.model == self._model]
+        if self._trust is None:
+            return [each.update for each in written]
+        found = history(written, unsigned_to)
+        if written and not any(each.signed for each in written):
+            numbers = [each.update.version for each in written]
+            if unsigned_to is None or (unsigned_to >= 0 and not found):
+                raise SettingsError(
+                    f"unsigned_to: of the versions {min(numbers)} to {max(numbers)} of "
+                    f"{self._model} none is signed by a known key: say up to which one they are "
+                    "its own (-1: none is), or trust the key that signed them"
+                )
+            self._first = unsigned_to + 1
+        MANIFESTS_SKIPPED.labels("unsigned").inc(len(written) - len(found))
+        _log.info("history manifests=%d of=%d", len(found), len(written))
+        return found
+
+    def _written(self) -> list[Written]:
+        """Every committed manifest of every model that can be read, in log order."""
         found = []
-        signed = False  # whether one that counts was signed by a key that is known here
         topic = named(topics.MODEL_UPDATES, self._prefix)
         for record in read_all(self._log, topic, committed_only=True):
             try:
                 update = self._decoder.decode(record)
-                assert isinstance(update, ModelUpdate)
-                if update.model == self._model and self._trust is not None:
-                    try:
-                        self._trust.check(record.value, record.headers)
-                        signed = True
-                    except UpdateRefused:
-                        if signed:
-                            raise
-            except (InvalidRecord, UpdateRefused) as error:
+            except InvalidRecord as error:
                 MANIFESTS_SKIPPED.labels(error.reason).inc()
                 where = (record.topic, record.partition, record.offset)
                 _log.warning("skipped topic=%s partition=%d offset=%d: %s", *where, error)
                 continue
-            found.append(update)
+            assert isinstance(update, ModelUpdate)
+            signed = self._trust is not None and self._trust.signed(record.value, record.headers)
+            found.append(Written(update, signed))
         return found

@@ -72,6 +72,14 @@ class Trust:
         except InvalidSignature:
             raise UpdateRefused("signature", f"not by key {name}") from None
 
+    def signed(self, value: bytes | None, headers: Mapping[str, bytes]) -> bool:
+        """Whether one of the keys signed it."""
+        try:
+            self.check(value, headers)
+        except UpdateRefused:
+            return False
+        return True
+
 
 def new_key(file: Path) -> str:
     """Write a fresh private key to ``file`` (PEM, for its owner alone) and its public key to
