@@ -23,7 +23,7 @@ class Heard:
     def __init__(self, fact: FeedbackFact) -> None:
         self.fact = fact
         turns = [naming.turn_time_ms(turn) for turn, _ in fact.answers]
-        self.newest_ms = max(turns, default=fact.time_ms)
+        self.newest_ms = max(fact.newest_ms, *(turns or [fact.time_ms]))
         """When the newest turn began that it, or what it replaces or retracts, is about."""
         self.replaced: list[Heard] = []
         self.withdrawn: list[FeedbackFact] = []
@@ -35,6 +35,17 @@ class Heard:
         yield from self.withdrawn
         for other in self.replaced:
             yield other.fact
+
+
+def grader_of(event: events.Feedback) -> str | None:
+    """Which grader says it: its name, and the way it came. None: no grader does.
+
+    The gateway names a principal wherever it asks for keys; so what a grader writes to the log
+    itself is out of its callers' reach, whatever name they give.
+    """
+    if event.source != "grader":
+        return None
+    return f"{'log' if event.principal is None else 'gateway'}:{event.grader or ''}"
 
 
 def kind_of(event: events.Feedback) -> str | None:
@@ -82,6 +93,7 @@ class Account:
         metric = self._spec.metrics.get(event.metric or "")
         retract = event.action == "retract"
         kind = None if retract else kind_of(event)
+        target = self._target(record, event)
         loser = None
         if kind == "preference" and event.interaction_id and event.preferred_over:
             loser = ids.other_answer(event.interaction_id, event.preferred_over)
@@ -93,7 +105,7 @@ class Account:
             choice=event.choice,
             retract=retract,
             names=event.replaces,
-            target=self._target(record, event),
+            target=None if target is None else target.fact.offset,
             metric=event.metric,
             boolean=event.boolean,
             number=event.number,
@@ -102,6 +114,8 @@ class Account:
             preferred_over=loser,
             final=metric is not None and metric.final and not retract,
             source=event.source,
+            grader=grader_of(event),
+            newest_ms=0 if target is None else target.newest_ms,
             body=feedback_json.same(event),
         )
 
@@ -113,6 +127,7 @@ class Account:
         target = None if fact.target is None else self.by_offset.get(fact.target)
         if target is None:
             return heard
+        # Of what was kept before it said so itself.
         heard.newest_ms = max(heard.newest_ms, target.newest_ms)
         if fact.retract:
             target.withdrawn.append(fact)
@@ -130,11 +145,11 @@ class Account:
         if not same:
             del self._by_id[heard.fact.feedback_id]
 
-    def _target(self, record: LogRecord, event: events.Feedback) -> int | None:
-        """Offset of what ``replaces`` names: an earlier, standing set about the same answer.
+    def _target(self, record: LogRecord, event: events.Feedback) -> Heard | None:
+        """What ``replaces`` names: an earlier, standing set about the same answer.
 
-        Nobody but a grader takes back or replaces what a grader said, and what replaces is of the
-        same metric: a page that may say one thing cannot silence another.
+        Nobody but that grader takes back or replaces what a grader said, and what replaces is of
+        the same metric: a page that may say one thing cannot silence another.
         """
         if event.replaces is None:
             return None
@@ -147,7 +162,8 @@ class Account:
             same = same and (fact.choice, fact.metric) == (event.choice, event.metric)
         if fact.source == "grader":
             same = same and event.source == "grader"
+            same = same and fact.grader in (None, grader_of(event))
         standing = not heard.replaced and not heard.withdrawn
         if fact.retract or not same or not standing:
             return None
-        return fact.offset
+        return heard

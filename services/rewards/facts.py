@@ -118,6 +118,11 @@ class FeedbackFact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     final: bool = False
     source: str | None = None
     """user, implicit or grader; None: it was kept before this was."""
+    grader: str | None = None
+    """Which grader said it, as :func:`services.rewards.account.grader_of` names it; None: none did,
+    or it was kept before this was."""
+    newest_ms: int = 0
+    """When the newest turn began that its target is about, which may be gone before this is."""
     body: bytes = b""
     """Digest of everything that makes the same id a duplicate or a conflict."""
 

@@ -1,4 +1,4 @@
-"""Who may replace or take back what somebody said: a page's token silences no grader."""
+"""Who may replace or take back what somebody said: nobody but a grader itself silences it."""
 
 from __future__ import annotations
 
@@ -54,18 +54,61 @@ def test_who_may_take_back_what(said: str, source: str, outcomes: tuple[str, str
     assert tuple(story.end().outcomes()[offset] for offset in (0, 1)) == outcomes
 
 
-def test_a_word_that_was_kept_without_its_source_can_be_taken_back() -> None:
+HELPFUL, POLITE = (
+    {"source": "grader", "grader": "helpful"},
+    {"source": "grader", "grader": "polite"},
+)
+KEY, ROTATED = {"principal": "4711"}, {"principal": "0815"}
+
+
+@pytest.mark.parametrize(
+    ("said", "by", "allowed"),
+    [
+        (HELPFUL, HELPFUL, True),
+        (HELPFUL, POLITE, False),
+        (HELPFUL, {"source": "grader"}, False),
+        (HELPFUL, HELPFUL | KEY, False),
+        (HELPFUL | KEY, HELPFUL, False),
+        (HELPFUL | KEY, HELPFUL | ROTATED, True),
+        (HELPFUL | KEY, POLITE | KEY, False),
+        ({"source": "user"} | KEY, POLITE | ROTATED, True),
+    ],
+)
+@pytest.mark.parametrize("action", ["set", "retract"])
+def test_a_grader_s_word_is_that_grader_s(
+    said: dict[str, str], by: dict[str, str], allowed: bool, action: str
+) -> None:
     story = Story()
     interaction = story.turn()
-    story.feedback(interaction, "a", source="grader")
+    first = story.feedback(interaction, "a", **said)
+    second = story.feedback(interaction, "b", action=action, replaces=f"{interaction}!a", **by)
+    result = story.end()
+    if action == "set":
+        assert result.outcomes() == {first: "replaced" if allowed else "joined", second: "joined"}
+        assert (b"no_target" in next(iter(result.receipts[second]))) is not allowed
+    else:
+        outcomes = ("withdrawn", "applied") if allowed else ("joined", "no_target")
+        assert tuple(result.outcomes()[offset] for offset in (0, 1)) == outcomes
+
+
+@pytest.mark.parametrize(
+    ("missing", "by"), [(("source", "grader"), {}), (("grader",), {"source": "grader"})]
+)
+def test_a_word_that_was_kept_without_who_said_it_can_be_taken_back(
+    missing: tuple[str, ...], by: dict[str, str]
+) -> None:
+    story = Story()
+    interaction = story.turn()
+    story.feedback(interaction, "a", **HELPFUL)
     story.run(1)
     reader = read_in_order(story, SPEC)
     key = b"0/feedback/0"
     kept = msgspec.msgpack.decode(reader.table.values[key])
-    assert kept.pop("source") == "grader"
+    said = {"source": "grader", "grader": "log:helpful"}
+    assert {name: kept.pop(name) for name in missing} == {name: said[name] for name in missing}
     reader._durable[key] = msgspec.msgpack.encode(kept)
     reader.assign()
-    story.feedback(interaction, "b", action="retract", replaces=f"{interaction}!a")
+    story.feedback(interaction, "b", action="retract", replaces=f"{interaction}!a", **by)
     story.run(10)
     while kinds := reader.readable():
         reader.step(kinds[0])
