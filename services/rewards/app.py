@@ -29,6 +29,7 @@ from typing import Any
 
 from faust.types import TP
 
+from services.rewards import emission
 from services.rewards.emission import DeadLetter, Out, Send
 from services.rewards.faust_app import SOURCE, new_app
 from services.rewards.join import Join
@@ -74,12 +75,15 @@ class Shell:
         self._metrics = metrics
         self._step = step
         self._progress = Progress(metrics)
+        metrics.table_values.set_function(lambda: sum(table.values for table in self._tables))
+        metrics.table_bytes.set_function(lambda: sum(table.bytes for table in self._tables))
         self._prefix = settings.prefix
         self._partitions = prepare(log, settings.prefix, spec.lifetime_ms)
         self._wire = Wire(settings.registry)
         self._decoder = Decoder(log, self._wire, prefix=settings.prefix)
         self._kinds = {settings.prefix + kind: kind for kind in KINDS}
         self._joins: dict[int, Join] = {}
+        self._tables: list[Table] = []
         self._begun: set[tuple[str, int]] = set()
         """The topics and partitions of which something was read since the assignment."""
         self._outbox = outbox(settings.kafka, die)
@@ -232,8 +236,7 @@ class Shell:
             topic = topics.RECEIPTS
             self._metrics.receipts.labels(item.record.outcome).inc()
         else:
-            kind = "correction" if item.record.revision else "first"
-            self._metrics.trajectories.labels(kind).inc()
+            self._metrics.trajectories.labels(emission.kind_of(item.record)).inc()
         self._send(topic, item)
 
     def _send(self, topic: topics.Topic, item: Send) -> None:
@@ -256,6 +259,7 @@ class Shell:
     async def _on_revoked(self, app: Any, revoked: set[TP], **_: Any) -> None:
         """All that was read is flushed and committed; joins are made anew after the rebalance."""
         self._joins.clear()
+        self._tables = []
         self._assigned = False
         self._step("revoked")
 
@@ -264,7 +268,7 @@ class Shell:
         assigned = {tp.partition for tp in app.consumer.assignment() if tp.topic in self._kinds}
         loop = asyncio.get_running_loop()
         committed = await loop.run_in_executor(None, self._offsets.committed, assigned)
-        self._joins = {}
+        self._joins, self._tables = {}, []
         items: dict[int, list[tuple[bytes, bytes]]] = {partition: [] for partition in assigned}
         data = self._table.data
         for key, value in list(data.items()):
@@ -275,7 +279,8 @@ class Shell:
                 del data[key]  # another worker's now: only this copy goes, not the changelog's
         changelog = named(CHANGELOG, self._prefix)
         for partition in sorted(assigned):
-            table = Table(data, self._outbox, changelog, partition)
+            table = Table(data, self._outbox, changelog, partition, items[partition])
+            self._tables.append(table)
             self._joins[partition] = Join(self._spec, partition, self._partitions, table)
         for partition, join in self._joins.items():
             join.restore(items[partition], committed[partition])

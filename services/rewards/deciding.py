@@ -75,8 +75,9 @@ class Decider:
         memory.apply(Verdict(tick=view.offset, time_ms=view.time_ms, settled=settled))
         for interaction in leaving:
             prompt, outputs = memory.release(interaction)
-            self._counts["prompts", EVICTED] += prompt
-            self._counts["outputs", EVICTED] += outputs
+            if not view.gone(interaction.id):  # else an earlier tick's, kept over an assignment
+                self._counts["prompts", EVICTED] += prompt
+                self._counts["outputs", EVICTED] += outputs
             memory.soil(interaction.session)  # one turn less between the others
         return closings, settled
 
@@ -136,12 +137,14 @@ class Decider:
         shares: list[float] = []
         windows: dict[str, int] = {}
         signals: dict[str, bool] = {}
+        cut: set[str] = set()
         result = Score(None, [])
         if interaction.prompt.learn:
             said, lost = entry.inputs(spec, view, deadline_ms)
             shares = [entry.share(heard, view) or 0.0 for heard in said]
             if last is None:
                 windows = entry.windows(spec, deadline_ms)
+                cut = entry.cut_short(spec, view, deadline_ms)
                 signals = session.signals(entry, spec, view, deadline_ms)
             else:
                 signals = entry.closings[0][1].signals
@@ -149,7 +152,7 @@ class Decider:
                 Said(heard.fact, share, heard.fact.rejects(interaction.id, entry.choice))
                 for heard, share in zip(said, shares, strict=True)
             ]
-            result = self._score(entry, told, lost, signals)
+            result = self._score(entry, told, lost, cut, signals)
         revision = 0 if last is None else last.revision + 1
         inputs = [f"r{revision}", *(heard.fact.feedback_id for heard in said)]
         return Closing(
@@ -170,13 +173,18 @@ class Decider:
         )
 
     def _score(
-        self, entry: Entry, said: list[Said], lost: set[str], signals: dict[str, bool]
+        self,
+        entry: Entry,
+        said: list[Said],
+        lost: set[str],
+        cut: set[str],
+        signals: dict[str, bool],
     ) -> Score:
         assert entry.output is not None
         if entry.output.failed:
             return Score(None, [])
         answer = self._answer(entry) if self._spec.verifiers else NOTHING
-        return score(self._spec, self._verifiers, answer, said, lost, signals)
+        return score(self._spec, self._verifiers, answer, said, lost, cut, signals)
 
     def _answer(self, entry: Entry) -> Answer:
         prompt, output = self._content(entry)

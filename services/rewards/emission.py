@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from services.rewards import naming
 from services.rewards.facts import Closing, FeedbackFact, Kept, Settled, encode
+from services.rewards.score import CUT_SHORT
 from tailrace import events, ids
 from tailrace.log.base import LogRecord
 from tailrace.topics import FEEDBACK, MAX_RECORD_BYTES
@@ -142,6 +143,14 @@ def trajectory(
         content=content,
     )
     return Send(_fitted(made), naming.session_of(closing.interaction_id).encode(), partition)
+
+
+def kind_of(made: events.Trajectory) -> str:
+    """first, correction, or cut_short: a first one whose answer was evicted while a term waited."""
+    if made.revision:
+        return "correction"
+    cut = any((component.reason or "").endswith(CUT_SHORT) for component in made.components)
+    return CUT_SHORT if cut else "first"
 
 
 def _fitted(made: events.Trajectory) -> events.Trajectory:

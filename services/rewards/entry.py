@@ -181,6 +181,21 @@ class Entry:
         }
         return ends if min(ends.values()) < deadline_ms else {}
 
+    def cut_short(self, spec: Spec, view: View, deadline_ms: int) -> set[str]:
+        """Metrics and implicit terms whose wait a tick does not reach: those of an evicted answer.
+
+        Of a first closing; there is no revision after one that was cut short. A final signal that
+        was read ends the wait for all that came before it on its topic.
+        """
+        assert self.output is not None
+        output_ms = self.output.time_ms
+        final = deadline_ms < output_ms + spec.longest_wait_ms
+        return {
+            name
+            for name in (*(() if final else spec.metrics), *spec.implicit)
+            if min(deadline_ms, output_ms + spec.wait_ms_of(name)) > view.time_ms
+        }
+
     def inputs(self, spec: Spec, view: View, deadline_ms: int) -> tuple[list[Heard], set[str]]:
         """The feedback that counts, in log order, for the first closing or for a revision; and the
         metrics of which some came too late to count."""

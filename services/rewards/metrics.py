@@ -20,7 +20,8 @@ class Metrics:
         )
         self.trajectories = Counter(
             "tailrace_rewards_trajectories_total",
-            "Trajectories sent, repetitions after a crash included",
+            "Trajectories sent, repetitions after a crash included; cut_short: the first of an "
+            "answer that was evicted before its wait ended",
             ["kind"],
             registry=registry,
         )
@@ -32,7 +33,8 @@ class Metrics:
         )
         self.passed_over = Gauge(
             "tailrace_rewards_passed_over_records",
-            "Records neither used nor answered since the last assignment",
+            "Records neither used nor answered, each counted by the worker that has its partition, "
+            "since it was assigned; read again after an assignment, they count again",
             ["topic", "reason"],
             registry=registry,
         )
@@ -44,6 +46,16 @@ class Metrics:
         self.waiting_ticks = Gauge(
             "tailrace_rewards_waiting_ticks",
             "Ticks whose ends have not been read yet",
+            registry=registry,
+        )
+        self.table_values = Gauge(
+            "tailrace_rewards_table_values",
+            "Values in the table's partitions that this worker has",
+            registry=registry,
+        )
+        self.table_bytes = Gauge(
+            "tailrace_rewards_table_bytes",
+            "Keys and values of the table's partitions that this worker has, without overhead",
             registry=registry,
         )
         self.recovery_values = Gauge(

@@ -18,6 +18,10 @@ from services.rewards.terms import Metric
 from services.rewards.verifiers import Answer, Verifiers
 from tailrace.events import Component
 
+CUT_SHORT = "cut_short"
+"""The reason of a term that was still waited for when its answer was evicted; it may have the value
+of what was said until then."""
+
 
 class Said(msgspec.Struct, frozen=True):
     """A feedback that counts, and how much of it is this answer's.
@@ -43,31 +47,38 @@ def score(
     answer: Answer,
     said: Sequence[Said],
     lost: Collection[str] = (),
+    cut: Collection[str] = (),
     signals: Mapping[str, bool] | None = None,
 ) -> Score:
     """The reward of an answer.
 
     The weighted mean (or sum) of the terms that have a value, within the spec's bounds. Where the
-    spec has metrics or implicit terms and none of them has, the default reward stands for all.
-    ``lost``: metrics of which something came too late; ``signals``: implicit terms, whether seen.
+    spec has metrics or implicit terms and none of them has, the default reward stands for all; but
+    there is none where one of them was still waited for: that is no silence.
+    ``lost``: metrics of which something came too late; ``cut``: terms whose wait was cut short;
+    ``signals``: implicit terms, whether seen.
     """
     components = []
     for name, metric in spec.metrics.items():
         value, reason = _aggregate(metric, [one for one in said if one.fact.metric == name])
         if reason == "no_feedback" and name in lost:
             reason = "late"
+        if name in cut:
+            reason = CUT_SHORT if value is None or reason is None else f"{reason}, {CUT_SHORT}"
         components.append(Component(name=name, value=value, weight=metric.weight, reason=reason))
     for name, term in spec.implicit.items():
         seen = bool(signals and signals.get(name))
         value = term.seen if seen else term.unseen
         reason = "not_seen" if value is None else None
+        if not seen and name in cut:
+            value, reason = None, CUT_SHORT
         components.append(Component(name=name, value=value, weight=term.weight, reason=reason))
     heard = any(c.value is not None for c in components)
     for name, verifier in spec.verifiers.items():
         value, reason = verifiers.verify(name, answer)
         components.append(Component(name=name, value=value, weight=verifier.weight, reason=reason))
     if (spec.metrics or spec.implicit) and not heard:
-        return Score(spec.default_reward, components)
+        return Score(None if cut else spec.default_reward, components)
     terms = [(c.value, c.weight or 0.0) for c in components if c.value is not None]
     if not terms:
         return Score(spec.default_reward, components)

@@ -6,7 +6,7 @@ not recover from a changelog whose beginning was deleted), with room for a recor
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+from collections.abc import Collection, MutableMapping
 from typing import Protocol
 
 from services.rewards.offsets import KINDS
@@ -48,16 +48,26 @@ class Append(Protocol):
 class Table:
     """The join's store: values in memory, only ever inserted and deleted, and their changelog.
 
-    ``data`` is what Faust recovered; ``topic`` is the changelog.
+    ``data`` is what Faust recovered, ``held`` those of it that are this partition's; ``topic`` is
+    the changelog.
     """
 
     def __init__(
-        self, data: MutableMapping[bytes, bytes], outbox: Append, topic: str, partition: int
+        self,
+        data: MutableMapping[bytes, bytes],
+        outbox: Append,
+        topic: str,
+        partition: int,
+        held: Collection[tuple[bytes, bytes]] = (),
     ) -> None:
         self._data = data
         self._outbox = outbox
         self._topic = topic
         self._partition = partition
+        self.values = len(held)
+        """How many there are."""
+        self.bytes = sum(len(key) + len(value) for key, value in held)
+        """Of their keys and values, without what Python needs beside them."""
 
     def get(self, key: bytes) -> bytes | None:
         return self._data.get(key)
@@ -65,10 +75,15 @@ class Table:
     def insert(self, key: bytes, value: bytes) -> None:
         if key not in self._data:
             self._data[key] = value
+            self.values += 1
+            self.bytes += len(key) + len(value)
             self._outbox.append(self._topic, self._partition, key, value)
 
     def delete(self, key: bytes) -> None:
-        if self._data.pop(key, None) is not None:
+        value = self._data.pop(key, None)
+        if value is not None:
+            self.values -= 1
+            self.bytes -= len(key) + len(value)
             self._outbox.append(self._topic, self._partition, key, None)
 
 

@@ -56,6 +56,8 @@ class Upkeep:
         self._gaps: dict[int, tuple[str, int, int]] = {}
         self._waited: dict[int, tuple[str, int, int]] = {}
         self._blocked: dict[int, str] = {}
+        self._passed_over: set[tuple[str, str]] = set()
+        """What was counted: of partitions that went to another worker it is none of this one's."""
 
     def blocked(self) -> str | None:
         """Which tick waits for records that do not exist, and holds its partition; None: no tick.
@@ -91,9 +93,9 @@ class Upkeep:
         while True:
             await asyncio.sleep(self._settings.tick_s)
             joins = dict(self._joins())
+            self._show(joins)
             if not joins:
                 continue
-            self._show(joins)
             try:
                 if not self._settings.replay:
                     busy = {p: join.busy for p, join in joins.items() if p not in self._blocked}
@@ -183,9 +185,10 @@ class Upkeep:
     def _show(self, joins: Mapping[int, Join]) -> None:
         self._metrics.open_entries.set(sum(join.open_entries for join in joins.values()))
         self._metrics.waiting_ticks.set(sum(join.waiting_ticks for join in joins.values()))
-        totals: dict[tuple[str, str], int] = {}
+        totals = dict.fromkeys(self._passed_over, 0)
         for join in joins.values():
             for what, number in join.counts.items():
                 totals[what] = totals.get(what, 0) + number
+        self._passed_over.update(totals)
         for (kind, reason), number in totals.items():
             self._metrics.passed_over.labels(kind, reason).set(number)

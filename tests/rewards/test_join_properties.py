@@ -29,9 +29,9 @@ WAITS = {
 SIGNALS = {"next_turn": Implicit(wait_s=2), "retry": Implicit(seen=-1.0, unseen=0.0)}
 SPECS = [
     SPEC,
-    replace(SPEC, late="drop"),
+    replace(SPEC, late="drop", default_reward=0.25),
     replace(SPEC, metrics=WAITS),
-    replace(SPEC, metrics=WAITS, implicit=SIGNALS, late="drop"),
+    replace(SPEC, metrics=WAITS, implicit=SIGNALS, late="drop", default_reward=-0.5),
     replace(SPEC, implicit=SIGNALS, metrics={"thumbs": Metric(session="last", wait_s=0)}),
     replace(SPEC, metrics={"thumbs": Metric(session="discounted", final=True)}, wait_s=0),
 ]
@@ -49,6 +49,7 @@ def make(seed: int, length: int) -> History:
     turns: list[str] = []
     missing: list[tuple[str, str]] = []
     given: list[tuple[str, str]] = []
+    graders = ("one", "two") if seed % 5 == 0 else ("one",)
     for number in range(length):
         action = chance.random()
         if action < 0.22 or not turns:
@@ -69,7 +70,7 @@ def make(seed: int, length: int) -> History:
         elif action < 0.3 and missing:
             add_part(history, missing.pop(chance.randrange(len(missing))), chance)
         elif action < 0.62:
-            add_feedback(history, turns, given, number, chance)
+            add_feedback(history, turns, given, number, graders, chance)
         elif action < 0.66:
             history.hole(chance.choice(("prompts", "outputs", "feedback")))
         elif action < 0.69:
@@ -95,6 +96,7 @@ def add_feedback(
     turns: list[str],
     given: list[tuple[str, str]],
     number: int,
+    graders: tuple[str, ...],
     chance: random.Random,
 ) -> None:
     subject = chance.choice(turns[-4:])
@@ -108,6 +110,7 @@ def add_feedback(
         "boolean": chance.random() < 0.5,
         "choice": chance.choice((0, 0, 1)),
         "source": ("user", "user", "grader", "implicit")[number % 4],
+        "grader": graders[number // 4 % len(graders)] if number % 4 == 2 else None,
     }
     if not ids.is_interaction(subject):
         fields["choice"] = 0

@@ -82,6 +82,23 @@ def test_a_tick_beyond_the_real_end_is_said_and_the_others_tick_on() -> None:
     assert scene.registry.get_sample_value("tailrace_rewards_blocked_partitions") == 0
 
 
+def test_what_went_to_another_worker_is_none_of_this_one_s_gauges() -> None:
+    scene = Scene({})
+    scene.joins[0].counts["prompts", "evicted"] = 3
+    scene.joins[1].counts["prompts", "evicted"] = 2
+    labels = {"topic": "prompts", "reason": "evicted"}
+
+    def shows(number: int) -> bool:
+        name = "tailrace_rewards_passed_over_records"
+        return scene.registry.get_sample_value(name, labels) == number
+
+    scene.run_until(lambda: shows(5))
+    del scene.joins[0]
+    scene.run_until(lambda: shows(2))
+    scene.joins.clear()
+    scene.run_until(lambda: shows(0))
+
+
 def test_a_gap_is_looked_into_beside_the_ticks() -> None:
     scene = Scene({"feedback": 7})
     never = threading.Event()
