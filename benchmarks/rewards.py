@@ -15,7 +15,7 @@ or two.
 from __future__ import annotations
 
 import argparse
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 import json
 import os
@@ -39,6 +39,7 @@ ROOT = Path(__file__).parents[1]
 CACHE_DIR = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tailrace"
 GROUP = "tailrace-rewards"
 PARTITIONS = 4
+TURNS = 4
 AHEAD = 20_000
 CHUNK = 250
 PURGE_S = 10.0
@@ -57,12 +58,13 @@ BROKER = "log.segment.bytes=33554432\nlog.retention.check.interval.ms=20000\n"
 
 
 class Feeder:
-    """Writes interactions, one after the other; four are a session."""
+    """Writes interactions, one after the other; ``TURNS`` are a session."""
 
     def __init__(self, log: KafkaLog) -> None:
         self.fed = 0
         self.producer = log.producer()
         self._writer = Writer(self.producer, Wire(), source="benchmark")
+        self._turns: deque[str] = deque(maxlen=TURNS)
         words = "the water runs down the channel and back into the river below the mill "
         self._asked = json.dumps([{"role": "user", "content": (words * 12)[:800]}])
         self._answer = json.dumps({"role": "assistant", "content": (words * 6)[:400]})
@@ -73,12 +75,16 @@ class Feeder:
     def feed(self, number: int) -> None:
         """So many more. All are queued when this returns."""
         for at in range(self.fed, self.fed + number):
-            self._one(f"default:b{at // 4}", at % 3 != 0)
+            self._one(f"default:b{at // TURNS}", at % 3 != 0)
         self.fed += number
 
     def _one(self, session: str, up: bool) -> None:
         now_ms = time.time_ns() // 1_000_000
-        interaction = ids.new_interaction(session, now_ms)
+        # Four turns of a session within a millisecond, where the id has 20 bits of chance: of
+        # 100,000 interactions two would be drawn alike in every tenth run.
+        while (interaction := ids.new_interaction(session, now_ms)) in self._turns:
+            pass
+        self._turns.append(interaction)
         prompt = events.Prompt(
             interaction_id=interaction,
             session_id=session,
