@@ -75,8 +75,8 @@ class Shell:
         self._metrics = metrics
         self._step = step
         self._progress = Progress(metrics)
-        metrics.table_values.set_function(lambda: sum(table.values for table in self._tables))
-        metrics.table_bytes.set_function(lambda: sum(table.bytes for table in self._tables))
+        metrics.table_values.set_function(lambda: sum(table.number for table in self._tables))
+        metrics.table_bytes.set_function(lambda: sum(table.size_bytes for table in self._tables))
         self._prefix = settings.prefix
         self._partitions = prepare(log, settings.prefix, spec.lifetime_ms)
         self._wire = Wire(settings.registry)

@@ -64,10 +64,10 @@ class Table:
         self._outbox = outbox
         self._topic = topic
         self._partition = partition
-        self.values = len(held)
-        """How many there are."""
-        self.bytes = sum(len(key) + len(value) for key, value in held)
-        """Of their keys and values, without what Python needs beside them."""
+        self.number = len(held)
+        """How many values there are."""
+        self.size_bytes = sum(len(key) + len(value) for key, value in held)
+        """Of their keys and values, without what Python needs beside those."""
 
     def get(self, key: bytes) -> bytes | None:
         return self._data.get(key)
@@ -75,15 +75,15 @@ class Table:
     def insert(self, key: bytes, value: bytes) -> None:
         if key not in self._data:
             self._data[key] = value
-            self.values += 1
-            self.bytes += len(key) + len(value)
+            self.number += 1
+            self.size_bytes += len(key) + len(value)
             self._outbox.append(self._topic, self._partition, key, value)
 
     def delete(self, key: bytes) -> None:
         value = self._data.pop(key, None)
         if value is not None:
-            self.values -= 1
-            self.bytes -= len(key) + len(value)
+            self.number -= 1
+            self.size_bytes -= len(key) + len(value)
             self._outbox.append(self._topic, self._partition, key, None)
 
 

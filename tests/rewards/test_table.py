@@ -46,12 +46,12 @@ def test_a_table_knows_how_many_values_and_bytes_it_holds() -> None:
     outbox = Outbox()
     data = {b"0/prompts/0": b"another partition's", b"1/prompts/0": b"12345"}
     table = Table(data, outbox, "changelog", 1, [(b"1/prompts/0", b"12345")])
-    assert (table.values, table.bytes) == (1, 11 + 5)
+    assert (table.number, table.size_bytes) == (1, 11 + 5)
     table.insert(b"1/outputs/7", b"123")
     table.insert(b"1/outputs/7", b"it is there")
-    assert (table.values, table.bytes) == (2, 11 + 5 + 11 + 3)
+    assert (table.number, table.size_bytes) == (2, 11 + 5 + 11 + 3)
     table.delete(b"1/prompts/0")
     table.delete(b"1/prompts/0")
-    assert (table.values, table.bytes) == (1, 11 + 3)
+    assert (table.number, table.size_bytes) == (1, 11 + 3)
     assert outbox.changes == [(b"1/outputs/7", b"123"), (b"1/prompts/0", None)]
     assert b"0/prompts/0" in data
