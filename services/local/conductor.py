@@ -199,7 +199,12 @@ class Conductor:
         wire = Wire(settings.registry)
         deadline = Deadline(window_s=window_s(self._runner.settings_file))
         read = audit.read(
-            log, wire, model=settings.model, prefix=settings.prefix, deadline=deadline
+            log,
+            wire,
+            model=settings.model,
+            prefix=settings.prefix,
+            deadline=deadline,
+            trust=settings.trusted_keys,
         )
         report = read.report()
         verdict = "balances" if report.ok else f"found {len(report.problems)} problems"

@@ -17,8 +17,9 @@ Called by ``tailrace audit`` and at the end of the demo.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 import contextlib
+from pathlib import Path
 
 import msgspec
 
@@ -27,6 +28,7 @@ from tailrace.deadline import Deadline
 from tailrace.errors import UpdateRefused
 from tailrace.events import Coordinates, ModelUpdate, Receipt, Release, Step, Tick, Trajectory
 from tailrace.log.base import Log
+from tailrace.weights.history import Written, history
 from tailrace.weights.lineage import Lineage
 from tailrace.wire import Wire
 
@@ -81,7 +83,7 @@ class Audit:
         self._rewards: dict[Place, set[str]] = {}
         self._trainer: dict[tuple[int, Place], set[str]] = {}
         """Outcomes by (version, place)."""
-        self._updates: list[ModelUpdate] = []
+        self._written: list[Written] = []
         self._followed: Release | None = None
         self._unreadable: list[Problem] = []
         self._inputs: dict[int, Counter[Place]] = {}
@@ -124,10 +126,11 @@ class Audit:
         self._counts["repeated"] += event.outcome in outcomes
         outcomes.add(event.outcome)
 
-    def update(self, event: ModelUpdate) -> None:
-        """One committed manifest."""
+    def update(self, event: ModelUpdate, signed: bool = True) -> None:
+        """One committed manifest, in log order; whether a trusted key signed it, where there are
+        any. What counts is what the trainer's history is (:mod:`tailrace.weights.history`)."""
         if event.model == self._model:
-            self._updates.append(event)
+            self._written.append(Written(event, signed))
 
     def release(self, event: Release) -> None:
         """One committed release. The newest of mode ``follow`` says which version is the head,
@@ -161,9 +164,13 @@ class Audit:
         """The account of the history of version ``head`` (default: of the one that is trained on,
         the newest where none was rolled back)."""
         problems = list(self._unreadable)
-        head = self._trained() if head is None else head
+        updates = history(self._written)
+        if self._written and not updates:
+            detail = f"no trusted key signed any of {len(self._written)}"
+            problems.append(Problem(kind="no_version", detail=detail))
+        head = self._trained(updates) if head is None else head
         feedback = self._feedback_account(problems)
-        chain = base_chain(self._updates, head, problems)
+        chain = base_chain(updates, head, problems)
         trajectories = self._trajectory_account(chain, problems)
         check_bounds(chain, self._ends, self._chunk_bounds, problems)
         return Report(
@@ -178,11 +185,11 @@ class Audit:
             problems=problems,
         )
 
-    def _trained(self) -> int | None:
+    def _trained(self, updates: list[ModelUpdate]) -> int | None:
         if self._followed is None or self._followed.live is None:
             return None
         lineage = Lineage()
-        for update in self._updates:
+        for update in updates:
             with contextlib.suppress(UpdateRefused):  # a finding, where it is of the chain
                 lineage.add(update)
         served = lineage.served(self._followed)
@@ -267,11 +274,14 @@ def read(
     model: str,
     prefix: str = "",
     deadline: Deadline | None = None,
+    trust: Iterable[Path | str] = (),
 ) -> Audit:
-    """An :class:`Audit` fed with everything that is on the log now. Raises LogError."""
+    """An :class:`Audit` fed with everything that is on the log now. ``trust``: files of public
+    keys; none: signatures are not looked at. Raises LogError, SettingsError for a key file that is
+    none."""
     from tailrace.recount import Reader
 
-    return Reader(log, wire, model=model, prefix=prefix, deadline=deadline).read()
+    return Reader(log, wire, model=model, prefix=prefix, deadline=deadline, trust=trust).read()
 
 
 def in_words(report: Report) -> list[str]:

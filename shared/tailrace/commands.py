@@ -84,7 +84,10 @@ def _audit(arguments: argparse.Namespace, common: Common, log: Log) -> int:
     else:
         deadline = Deadline(ticked_s=arguments.decide_within)
     wire = Wire(common.registry)
-    reader = Reader(log, wire, model=common.model, prefix=common.prefix, deadline=deadline)
+    trust = common.trusted_keys
+    reader = Reader(
+        log, wire, model=common.model, prefix=common.prefix, deadline=deadline, trust=trust
+    )
     if arguments.follow:
         report = follow(reader, arguments.every, arguments.head, as_json=arguments.json)
     else:

@@ -9,8 +9,9 @@ before their receipts, then it is all read: so a report never misses what the lo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 
 from tailrace import topics
 from tailrace.audit import Audit, Report
@@ -20,6 +21,7 @@ from tailrace.events import ModelUpdate, Receipt, Release, Step, Tick, Trajector
 from tailrace.log.base import Log, LogRecord
 from tailrace.stream import Decoder, read_all
 from tailrace.topics import Topic, named
+from tailrace.weights.trust import Trust
 from tailrace.wire import Wire
 
 _SUBJECTS_FIRST = (
@@ -43,10 +45,15 @@ class Reader:
         model: str,
         prefix: str = "",
         deadline: Deadline | None = None,
+        trust: Iterable[Path | str] = (),
     ) -> None:
+        """``trust``: files of public keys; none: signatures are not looked at. Raises SettingsError
+        for a key file that is none."""
         self._audit = Audit(model, deadline or Deadline())
         self._log = log
         self._decoder = Decoder(log, wire, prefix=prefix)
+        files = tuple(trust)
+        self._trust = Trust(files) if files else None
         self._model = model
         self._prefix = prefix
         self._read_to: dict[str, dict[int, int]] = {}
@@ -83,14 +90,15 @@ class Reader:
             read_to[partition] = max(end, read_to.get(partition, 0))
 
     def _update(self, record: LogRecord) -> None:
+        signed = self._trust is None or self._trust.signed(record.value, record.headers)
         try:
             event = self._decoder.decode(record)
         except InvalidRecord:
-            if record.key == self._model.encode():
+            if signed and record.key == self._model.encode():
                 self._audit.unreadable_update(record.partition, record.offset)
             return
         assert isinstance(event, ModelUpdate)
-        self._audit.update(event)
+        self._audit.update(event, signed)
 
     def _feed(self, topic: Topic, record: LogRecord) -> None:
         if topic is topics.FEEDBACK:

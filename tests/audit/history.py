@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from tailrace import events, ids, topics
@@ -10,6 +12,7 @@ from tailrace.deadline import Deadline
 from tailrace.log.base import Position
 from tailrace.log.memory import MemoryLog
 from tailrace.stream import Writer, publish_schemas
+from tailrace.weights.trust import Signer
 from tailrace.wire import Wire
 
 MODEL = "m"
@@ -27,6 +30,8 @@ class History:
         self.wire = Wire()
         self.writer = Writer(self.log.producer(), self.wire)
         self.session = "default:s"
+        self.signer: Signer | None = None
+        """Signs the versions from now on."""
         self.version(0, None)
 
     def feedback(self) -> Position:
@@ -103,7 +108,11 @@ class History:
                 for p, (start, end, held) in (decided or {}).items()
             ],
         }
-        self.writer.write(topics.MODEL_UPDATES, events.ModelUpdate(**(fields | changes)))
+        value = self.wire.encode(events.ModelUpdate(**(fields | changes)))
+        headers = {} if self.signer is None else self.signer.headers(value)
+        self.writer.producer.append(
+            topics.MODEL_UPDATES.name, value, key=MODEL.encode(), headers=headers
+        )
 
     def _chunk(self) -> int:
         return self.writer.producer.append("model-chunks", b"x", key=b"m").result().offset
@@ -113,9 +122,10 @@ class History:
         head: int | None = None,
         decide_within_s: float = 60.0,
         window_s: float | None = None,
+        trust: Sequence[Path] = (),
     ) -> Report:
         deadline = Deadline(ticked_s=decide_within_s, window_s=window_s)
-        return read(self.log, self.wire, model=MODEL, deadline=deadline).report(head)
+        return read(self.log, self.wire, model=MODEL, deadline=deadline, trust=trust).report(head)
 
 
 def kinds(report: Report) -> list[str]:

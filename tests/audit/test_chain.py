@@ -1,114 +1,17 @@
+"""The account of trajectories along a base chain: ranges tile the log, digests chain, the ledger's
+inputs are what was trained."""
+
 from pathlib import Path
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-import pytest
 
-from services.rewards.spec import Spec
-from tailrace import events, topics
-from tailrace.deadline import TICKED_S, Deadline, window_s
-from tailrace.errors import SettingsError
+from tailrace import events
+from tailrace.deadline import Deadline
 from tailrace.log.base import Position
 from tailrace.recount import Reader
-from tailrace.stream import read_all
+from tailrace.weights.trust import Signer, new_key
 from tests.audit.history import MODEL, History, kinds
-
-
-def test_an_empty_system_balances() -> None:
-    report = History().report()
-    assert report.ok
-    assert (report.head, report.versions, report.feedback.records) == (0, 1, 0)
-
-
-def test_every_outcome_is_counted_and_the_rest_is_in_flight() -> None:
-    history = History()
-    for outcome in ("joined", "joined", "late"):
-        history.joined(history.feedback(), outcome)
-    history.feedback()
-    report = history.report()
-    assert report.ok
-    assert report.feedback.outcomes == {"joined": 2, "late": 1}
-    assert report.feedback.in_flight == 1
-    assert report.feedback.unaccounted == 0
-
-
-def test_feedback_that_the_clock_has_passed_is_missing_at_its_coordinates() -> None:
-    history = History()
-    lost = history.feedback()
-    tick = events.Tick(partition=lost.partition, event_time_ms=history.now_ms + 60_001)
-    history.writer.write(topics.TICKS, tick, partition=lost.partition)
-    report = history.report(decide_within_s=60)
-    assert kinds(report) == ["no_receipt"]
-    where = report.problems[0].where
-    assert where is not None
-    assert (where.topic, where.partition, where.offset) == ("feedback", lost.partition, lost.offset)
-    assert report.feedback.unaccounted == report.feedback.missing == 1
-    assert history.report(decide_within_s=61).ok
-
-
-def test_feedback_older_than_what_was_decided_by_the_specs_windows_is_missing() -> None:
-    history = History()
-    lost = history.feedback()
-    made_ms = history.now_ms + 66_001
-    history.trajectory(1 - lost.partition, time_ms=made_ms)
-    assert history.report(window_s=36).ok, "another partition's time"
-    history.trajectory(lost.partition, time_ms=made_ms - 1)
-    assert history.report(window_s=36).ok
-    history.trajectory(lost.partition, time_ms=made_ms)
-    assert kinds(history.report(window_s=36)) == ["no_receipt"]
-    assert history.report().ok, "without the spec, the clock alone says what is missing"
-    history.joined(lost)
-    assert history.report(window_s=36).ok
-
-
-def test_the_window_is_that_of_the_spec_in_the_settings(tmp_path: Path) -> None:
-    file = tmp_path / "settings.toml"
-    assert window_s(file) is None
-    file.write_text('kafka = "127.0.0.1:9092"\n')
-    assert window_s(file) is None
-    spec = tmp_path / "spec.toml"
-    file.write_text(f'[rewards]\nspec = "{spec}"\n')
-    with pytest.raises(SettingsError, match=r"rewards\.spec: .*spec\.toml: "):
-        window_s(file)
-    for text, window in (("wait_s = 6\norphan_s = 30\n", 36), ("wait_s = 6\n", 3606)):
-        spec.write_text(text)
-        assert window_s(file) == window
-    spec.write_text("")
-    default = Spec()
-    assert window_s(file) == default.wait_s + default.orphan_s < TICKED_S
-    for term in ("metrics.thumbs", "implicit.retry"):
-        for own, window in (("wait_s = 9", 39), ("wait_s = 2", 36), ("", 36)):
-            spec.write_text(f"wait_s = 6\norphan_s = 30\n[{term}]\nweight = 1\n{own}\n")
-            assert window_s(file) == window
-    for wrong in ("wait_s = []\n", "metrics = 5\n", "[metrics]\nthumbs = 5\n"):
-        spec.write_text(wrong)
-        with pytest.raises(SettingsError, match=r"rewards\.spec"):
-            window_s(file)
-
-
-def test_the_same_receipt_twice_is_fine_another_outcome_is_not() -> None:
-    history = History()
-    at = history.feedback()
-    history.joined(at)
-    history.joined(at)
-    report = history.report()
-    assert report.ok
-    assert report.receipts["repeated"] == 1
-    history.joined(at, "late")
-    assert kinds(history.report()) == ["conflicting_receipts"]
-
-
-def test_unreadable_feedback_is_accounted_by_its_receipt_or_dead_letter() -> None:
-    history = History()
-    producer = history.log.producer()
-    first = producer.append("feedback", b"\x00broken", key=b"default:s").result()
-    history.joined(first, "invalid")
-    producer.append("feedback", b"\x01broken", key=b"default:s").result()
-    buried = list(read_all(history.log, "feedback"))[-1]
-    history.writer.bury(buried, "not_avro")
-    report = history.report()
-    assert report.ok
-    assert report.feedback.outcomes == {"invalid": 2}
 
 
 def _two_versions() -> tuple[History, list[Position]]:
@@ -220,6 +123,30 @@ def test_after_a_rollback_the_account_is_of_the_history_that_is_trained_on() -> 
     history.release(live=7)
     lost = history.report()
     assert (kinds(lost), lost.head) == (["no_version"], None), "nobody knows version 7"
+
+
+def test_with_trusted_keys_only_the_trainers_own_history_is_recounted(tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    new_key(key)
+    trust = [key.with_name("key.pub")]
+    history, _ = _two_versions()
+    nothing = history.report(trust=trust)
+    assert (kinds(nothing), nothing.head) == (["no_version"], None), "nobody signed anything"
+    history.signer = Signer(key)
+    history.version(3, 2, {0: (4, 4, [])})
+    history.signer = None  # strangers, who may write on the topic
+    history.version(4, 3, {0: (4, 9, [])}, kind="keyframe")
+    history.version(1, 0, {0: (0, 1, [])}, digest="other")
+    history.writer.producer.append("model-updates", b"rubbish", key=b"m")
+    assert not history.report().ok
+    report = history.report(trust=trust)
+    assert report.ok, report.problems
+    assert (report.head, report.versions) == (3, 4), "and what the signed version descends from"
+    history.release(live=2, withdrawn_to=2)
+    assert history.report().head == 4
+    assert history.report(trust=trust).head == 3
+    history.release(live=4)
+    assert kinds(history.report(trust=trust)) == ["no_version"]
 
 
 def test_digests_chain() -> None:
