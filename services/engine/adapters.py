@@ -6,7 +6,8 @@ of what is served does not change.
 
 Invariants: a name is one version's for ever; an adapter is loaded after it was verified, and only
 beside exactly the weights that it was made for; what vLLM has loaded is asked of it, never
-remembered over a restart. Called by :mod:`services.engine.engine`, on its thread.
+remembered over a restart, and only when all that was sent before has ended. Called by
+:mod:`services.engine.engine`, on its thread.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ import shutil
 from prometheus_client import Counter
 
 from services.engine.acks import Acks
-from services.engine.admin import Admin, Gone, Refused, Trouble
+from services.engine.admin import Admin, Refused, Trouble
+from services.engine.refusals import Refusals
+from services.engine.swap import Doubt
 from tailrace.errors import LogError, UpdateRefused
 from tailrace.events import ModelUpdate
 from tailrace.weights import adapters
@@ -32,6 +35,8 @@ ADAPTERS = Counter("tailrace_engine_adapters", "Adapters by what became of them"
 KEPT = 2
 """The live one and the one before, whose requests may still be on their way."""
 _AGAIN_S = 5.0
+_MISSES = 3
+"""How often in a row vLLM may keep an adapter that is to go."""
 
 
 class Adapters:
@@ -56,36 +61,50 @@ class Adapters:
         self._loaded: set[int] | None = None
         """None: vLLM is to be asked."""
         self._said: set[int] = set()
-        """Acked since this vLLM came up; refused ones for good."""
-        self._refused: set[int] = set()
+        """Acked as loaded since this vLLM came up."""
+        self._refused = Refusals(acks, clock, ADAPTERS, prefix="adapter: ")
+        self._news = False
+        self._misses = 0
         self._not_before = 0.0
 
     def forget(self) -> None:
         """Another vLLM, or one that nobody knows."""
         self._loaded = None
-        self._said = set(self._refused)
+        self._said = set()
 
-    def leave(self, base_digest: str) -> None:
+    def leave(self, base_digest: str) -> bool:
         """Other weights come: take away what does not belong to them. Answers that are under way
-        go on with both."""
-        self._bring(self._wanted(base_digest), load=False)
+        go on with both.
+
+        False: not all of it is gone, so the other weights must wait. Raises Doubt when that was
+        the answer too often.
+        """
+        gone = self._bring(self._wanted(base_digest), load=False)
+        self._misses = 0 if gone else self._misses + 1
+        if self._misses < _MISSES:
+            return gone
+        self._misses = 0
+        raise Doubt("adapters of other weights stay loaded")
 
     def turn(self, base_digest: str) -> bool:
         """Load and unload what is due; was there anything to say?"""
         if self._clock() < self._not_before:
             return False
-        said = len(self._said)
-        self._bring(self._wanted(base_digest), load=True)
-        return len(self._said) > said
+        self._news = False
+        if not self._bring(self._wanted(base_digest), load=True):
+            self._not_before = self._clock() + _AGAIN_S
+        return self._news
 
     def _wanted(self, base_digest: str) -> dict[int, ModelUpdate]:
-        found = adapters.newest(self._subscriber.lineage, base_digest, KEPT + len(self._refused))
+        lineage = self._subscriber.lineage
+        found = adapters.newest(lineage, base_digest, len(lineage.adapters))
         fit = [update for update in found if update.version not in self._refused]
         return {update.version: update for update in fit[-KEPT:]}
 
-    def _bring(self, wanted: dict[int, ModelUpdate], *, load: bool) -> None:
+    def _bring(self, wanted: dict[int, ModelUpdate], *, load: bool) -> bool:
+        """False: it is to be done again."""
         if self._loaded is None and not wanted and not self._folder.exists():
-            return  # never had any
+            return True  # never had any
         try:
             if self._enabled and self._loaded is None:
                 self._loaded = self._ask()
@@ -95,12 +114,15 @@ class Adapters:
                 self._unload(version)
         except Trouble as error:  # whoever watches vLLM will find out what it has
             logger.warning("adapters: %s", error)
-            self._loaded, self._not_before = None, self._clock() + _AGAIN_S
+            self._loaded = None
+            return False
         except (LogError, OSError) as error:  # the log is away, or there is no room for the folder
             logger.warning("cannot have an adapter: %s", error)
-            self._not_before = self._clock() + _AGAIN_S
+            return False
+        return True
 
     def _ask(self) -> set[int]:
+        self._admin.weight_info()  # a load whose answer is missing has ended, then
         names = [n.removeprefix(self._prefix) for n in self._admin.models() if "@" in n]
         found = {int(name) for name in names if name.isdigit()}
         for path in self._folder.glob("*"):
@@ -122,24 +144,24 @@ class Adapters:
                 ADAPTERS.labels("loaded").inc()
                 logger.info("adapter loaded version=%d base=%s", version, update.base_version)
         except (UpdateRefused, Refused) as error:
-            logger.error("refused adapter version=%d: %s", version, error)
             shutil.rmtree(self._folder / str(version), ignore_errors=True)
-            ADAPTERS.labels("refused").inc()
-            self._refused.add(version)
-            self._acks.send("refused", version, None, reason=f"adapter: {error}")
-        else:
-            if version not in self._said:
-                self._acks.send("loaded", version, update.digest)
-        self._said.add(version)
+            self._refused.add(version, error)
+            self._news = True
+            return
+        if version not in self._said:
+            self._acks.send("loaded", version, update.digest)
+            self._said.add(version)
+            self._news = True
 
     def _unload(self, version: int) -> None:
         assert self._loaded is not None
+        name = f"{self._prefix}{version}"
         try:
-            self._admin.unload_adapter(f"{self._prefix}{version}")
-        except Gone:
-            raise
-        except Refused as error:  # it is not there
-            logger.warning("adapter version=%d: %s", version, error)
+            self._admin.unload_adapter(name)
+        except Refused as error:
+            if name in self._admin.models():
+                raise
+            logger.warning("adapter version=%d was gone: %s", version, error)
         self._loaded.discard(version)
         shutil.rmtree(self._folder / str(version), ignore_errors=True)
         ADAPTERS.labels("unloaded").inc()

@@ -126,8 +126,8 @@ class Engine:
             self._up_since = self._clock() if self._up_since is None else self._up_since
             self._look_after()
         else:
-            self.served = self._up_since = None
-            self._adapters.forget()
+            self._up_since = None
+            self._lose()
         self.copy.advance()
         if self._server.reason is None and self._may_serve():
             self._serve()
@@ -162,17 +162,23 @@ class Engine:
         self._waits = not self._may_pause(version, digest)
         if self._waits:
             return
+        same = self.served is not None and self.served.digest == digest
+        try:
+            if not same and not self._adapters.leave(digest):
+                return
+        except Doubt as doubt:
+            self._lose(str(doubt))
+            return
         apply_s, self.copy.apply_s = self.copy.apply_s, 0.0
         froze_ms = None
         try:
-            if self.served is not None and self.served.digest == digest:
+            if same:
                 self._swap.relabel(version)
             else:
                 began = self._clock()
                 path = self._slot.write(self.copy.tensors, digest)
                 apply_s += self._clock() - began
                 self._step("laid")
-                self._adapters.leave(digest)
                 froze_ms = self._swap.load(Load(version=version, digest=digest, path=str(path)))
         except Doubt as doubt:
             self._in_doubt(str(doubt))
@@ -226,22 +232,27 @@ class Engine:
 
     def _in_doubt(self, reason: str) -> None:
         SWAPS.labels("doubt").inc()
-        self.served = None
         self._doubts += 1
         if self._doubts >= _LOADS and self.copy.can_go_back:
             self.copy.give_up(f"load: {reason}")
             self._doubts = 0
-        self._server.give_up(reason)
+        self._lose(reason)
+
+    def _lose(self, doubt: str | None = None) -> None:
+        """Nobody knows what vLLM holds; with a ``doubt`` about it, it is given up."""
+        self.served = None
+        self._adapters.forget()
+        if doubt is not None:
+            self._server.give_up(doubt)
 
     def _look_after(self) -> None:
         if self.served is None:
             return
         try:
             if not self._watch.holds(self.served.version):
-                self.served = None
+                self._lose()
         except Doubt as doubt:
-            self.served = None
-            self._server.give_up(str(doubt))
+            self._lose(str(doubt))
 
     def _heartbeat(self) -> None:
         if self.served is None or self._clock() < self._next_ack:

@@ -14,7 +14,7 @@ from pathlib import Path
 from services.engine.admin import Gone, Refused, Unanswered
 
 BASE = "base"
-CHANGES = ("pause", "start", "update", "finish", "resume", "label")
+CHANGES = ("pause", "start", "update", "finish", "resume", "label", "load_adapter")
 
 
 class FakeVllm:
@@ -112,7 +112,7 @@ class FakeVllm:
         return self.logprobs.get(self.weights, [-1.0] * (len(tokens) - 1))
 
     def models(self) -> list[str]:
-        self._call("models", lambda: None)
+        self._call("models", lambda: None, core=False)
         return ["tiny", *self.adapters]
 
     def load_adapter(self, name: str, path: str) -> None:
@@ -128,12 +128,18 @@ class FakeVllm:
         self._call("load_adapter", work)
 
     def unload_adapter(self, name: str) -> None:
-        self._call("unload_adapter", lambda: self.adapters.pop(name))
+        def work() -> None:
+            if name not in self.adapters:
+                raise Refused("unload_adapter", 404, "cannot be found")
+            del self.adapters[name]
+
+        self._call("unload_adapter", work, core=False)
 
     def healthy(self) -> bool:
         return not self.dead and not self.hung
 
-    def _call(self, name: str, work: Callable[[], None]) -> None:
+    def _call(self, name: str, work: Callable[[], None], *, core: bool = True) -> None:
+        """``core`` False: the API server answers by itself, whatever the core is at."""
         if self.dead:
             raise Gone(name)
         if self.hung:
@@ -141,14 +147,14 @@ class FakeVllm:
         self.calls.append(name)
         assert self._open is None or name not in CHANGES, f"{name} beside {self._open}"
         try:
-            self._answer(name, work)
+            self._answer(name, work, core)
         except Unanswered:
             self._open = name if name in CHANGES else self._open
             raise
         if name == "weight_info":
             self._open = None
 
-    def _answer(self, name: str, work: Callable[[], None]) -> None:
+    def _answer(self, name: str, work: Callable[[], None], core: bool) -> None:
         what = self.script.get((name, self.calls.count(name)))
         if what == "refuse":
             raise Refused(name, 500, "no")
@@ -160,11 +166,12 @@ class FakeVllm:
             raise Unanswered(name)
         if what == "late":
             self._busy = 4
-        if self._busy:
+        if self._busy and (core or what == "late"):
             self._busy -= 1
             self._sent.append(work)
             raise Unanswered(name)
-        self._work_off()
+        if core:
+            self._work_off()
         if what != "drop":
             self._do(work)
         if what in ("lose", "drop"):

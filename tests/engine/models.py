@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 
 from tailrace import topics
@@ -10,9 +12,9 @@ from tailrace.log.base import Log
 from tailrace.packing import pack_ids, pack_logprobs
 from tailrace.stream import Decoder, Writer, read_all
 from tailrace.topics import named
-from tailrace.weights import codec
+from tailrace.weights import adapters, codec
 from tailrace.weights.publisher import Publisher
-from tailrace.weights.tensors import Tensor, Tensors, digest
+from tailrace.weights.tensors import Tensor, Tensors, digest, digest_files
 from tailrace.wire import Wire
 
 
@@ -27,6 +29,12 @@ def tensors(number: int) -> Tensors:
         "norm": Tensor.of("bfloat16", (64,), bits[:64].copy()),
         "scale": Tensor.of("float32", (8,), scale),
     }
+
+
+def lora(number: int) -> Tensors:
+    """Some adapter's tensors."""
+    bits = np.full(16, 0x3C00 + number, dtype=np.uint16)
+    return {"base_model.model.q_proj.lora_A.weight": Tensor.of("bfloat16", (4, 4), bits)}
 
 
 MODEL = "tiny"
@@ -62,6 +70,35 @@ class Trainer:
         head = self.publisher.head()
         assert head is not None
         return self._publish(version, self.contents[head.version], None)
+
+    def adapter(
+        self, version: int, *, model: Tensors | None = None, rank: int = 4, **more: object
+    ) -> ModelUpdate:
+        """An adapter for the head, or for what ``more`` says."""
+        head = self.publisher.head()
+        assert head is not None
+        model = lora(version) if model is None else model
+        config = {
+            "peft_type": "LORA",
+            "r": rank,
+            "lora_alpha": 2 * rank,
+            "target_modules": ["q_proj", "down_proj"],
+        }
+        files = {adapters.CONFIG_FILE: json.dumps(config).encode()}
+        fields: dict[str, object] = {
+            "digest": digest(model),
+            "config_digest": digest_files(files),
+            "base_version": head.version,
+            "base_digest": head.digest,
+        }
+        manifest = ModelUpdate(
+            model=MODEL,
+            version=version,
+            created_ms=1,
+            kind="adapter",
+            **(fields | more),  # type: ignore[arg-type]
+        )
+        return self.publisher.publish(manifest, codec.encode_keyframe(model, files), [], [])
 
     def release(self, mode: str, live: int | None) -> None:
         producer = self.log.producer()

@@ -132,6 +132,10 @@ class Room:
             step=self.points.append,
         )
 
+    def close(self) -> None:
+        self.subscriber.close()
+        self.trainer.close()
+
     def _wait(self, seconds: float) -> None:
         self.clock.now += seconds
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -21,14 +20,6 @@ CALLS = (
     *("is_paused", "label", "score"),
 )
 TROUBLES = ("refuse", "lose", "late", "drop", "hang", "die")
-
-
-@pytest.fixture
-def room(tmp_path: Path) -> Iterator[Room]:
-    made = Room(tmp_path)
-    yield made
-    made.trainer.close()
-    made.subscriber.close()
 
 
 def test_version_0_is_swapped_in_before_ready(room: Room) -> None:
@@ -65,13 +56,14 @@ def test_a_zero_step_version_changes_the_label_alone(room: Room) -> None:
     assert room.acks()[-1] == ("applied", 2, None) and room.trainer.acks()[-1].pause_ms is None
 
 
-def test_a_folder_that_is_not_version_0_gives_way_to_the_keyframe(tmp_path: Path) -> None:
-    room = Room(tmp_path, base=9)
+def test_a_folder_that_is_not_version_0_gives_way_to_the_keyframe(
+    rooms: Callable[..., Room],
+) -> None:
+    room = rooms(base=9)
     room.trainer.keyframe(0)
     room.trainer.delta(1)
     room.turns()
     assert room.serves(1, 1)
-    room.trainer.close()
 
 
 def test_a_canary_that_differs_is_swapped_back(room: Room) -> None:
@@ -112,9 +104,9 @@ def test_without_anything_to_go_back_to_it_serves_and_says_so(room: Room) -> Non
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("trouble", TROUBLES)
 def test_every_trouble_at_every_call(
-    tmp_path: Path, call: str, trouble: str, supervised: bool
+    rooms: Callable[..., Room], call: str, trouble: str, supervised: bool
 ) -> None:
-    room = Room(tmp_path, supervised=supervised)
+    room = rooms(supervised=supervised)
     room.trainer.keyframe(0)
     room.turns()
     met = []
@@ -137,8 +129,6 @@ def test_every_trouble_at_every_call(
     for vllm in [*met, room.vllm]:
         assert set(vllm.served) <= whole | {("base", "default")}
     assert {ack[:2] for ack in room.acks()} >= {("applied", 1), ("applied", 2)}
-    room.trainer.close()
-    room.subscriber.close()
 
 
 def test_a_version_that_never_loads_is_refused(room: Room) -> None:
@@ -186,8 +176,8 @@ def test_a_hung_vllm_is_given_up(room: Room) -> None:
     assert room.child.starts == 2 and room.serves(0, 0)
 
 
-def test_attached_to_a_vllm_that_was_replaced(tmp_path: Path) -> None:
-    room = Room(tmp_path, supervised=False)
+def test_attached_to_a_vllm_that_was_replaced(rooms: Callable[..., Room]) -> None:
+    room = rooms(supervised=False)
     room.turns()
     assert room.serves(0, 0) and room.child.starts == 0
     room.vllm = FakeVllm()
@@ -199,18 +189,16 @@ def test_attached_to_a_vllm_that_was_replaced(tmp_path: Path) -> None:
     room.vllm = FakeVllm()
     room.turns(8, seconds=10.0)
     assert room.serves(0, 0)
-    room.trainer.close()
 
 
-def test_attached_to_a_vllm_without_our_plugin(tmp_path: Path) -> None:
-    room = Room(tmp_path, supervised=False)
+def test_attached_to_a_vllm_without_our_plugin(rooms: Callable[..., Room]) -> None:
+    room = rooms(supervised=False)
     room.lacks = "no plugin"
     room.turns(3, seconds=2.0)
     assert room.engine.reason() == "vllm is down: no plugin" and room.vllm.calls == []
     room.lacks = None
     room.turns(2, seconds=60.0)
     assert room.serves(0, 0)
-    room.trainer.close()
 
 
 def test_a_vllm_frozen_by_somebody_is_woken(room: Room) -> None:

@@ -22,9 +22,8 @@ from tests.engine.test_kill import answers, run, until
 
 
 def test_versions_that_came_while_the_log_was_silent(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    room: Room, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    room = Room(tmp_path)
     room.trainer.keyframe(0)
     room.turns()
 
@@ -47,14 +46,11 @@ def test_versions_that_came_while_the_log_was_silent(
     room.turns()
     assert room.serves(2, 2)
     assert not [ack for ack in room.acks() if ack[0] == "refused"]
-    room.trainer.close()
-    room.subscriber.close()
 
 
 def test_bytes_that_cannot_be_had_are_asked_for_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    room: Room, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    room = Room(tmp_path)
     room.trainer.keyframe(0)
     room.turns()
     asked: list[float] = []
@@ -77,14 +73,11 @@ def test_bytes_that_cannot_be_had_are_asked_for_again(
         ("refused", 1),
         ("applied", 1),
     ]
-    room.trainer.close()
-    room.subscriber.close()
 
 
 def test_a_vllm_that_never_comes_up_is_started_less_and_less_often(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    room: Room, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    room = Room(tmp_path)
     starts: list[float] = []
 
     def die() -> None:
@@ -99,8 +92,6 @@ def test_a_vllm_that_never_comes_up_is_started_less_and_less_often(
     monkeypatch.undo()
     room.turns(8, seconds=10.0)
     assert room.serves(0, 0)
-    room.trainer.close()
-    room.subscriber.close()
 
 
 @pytest.fixture

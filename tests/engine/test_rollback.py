@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from tailrace import topics
@@ -17,15 +14,13 @@ from tests.engine.room import Room
 
 
 @pytest.fixture
-def room(tmp_path: Path) -> Iterator[Room]:
-    made = Room(tmp_path)
-    made.trainer.keyframe(0)
+def room(room: Room) -> Room:
+    """It serves version 3."""
+    room.trainer.keyframe(0)
     for version in (1, 2, 3):
-        made.trainer.delta(version)
-    made.turns()
-    yield made
-    made.trainer.close()
-    made.subscriber.close()
+        room.trainer.delta(version)
+    room.turns()
+    return room
 
 
 def release(room: Room, **fields: object) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
@@ -13,15 +12,11 @@ from tests.engine.room import Room
 
 
 @pytest.fixture
-def room(tmp_path: Path) -> Iterator[Room]:
-    made = Room(tmp_path)
-    yield made
-    made.trainer.close()
-    made.subscriber.close()
+def second(room: Room, rooms: Callable[..., Room]) -> Room:
+    return rooms(name="engine-1", beside=room)
 
 
-def test_two_engines_take_turns(room: Room, tmp_path: Path) -> None:
-    second = Room(tmp_path, name="engine-1", beside=room)
+def test_two_engines_take_turns(room: Room, second: Room) -> None:
     room.trainer.keyframe(0)
     second.turns()
     room.turns()
@@ -56,13 +51,11 @@ def test_two_engines_take_turns(room: Room, tmp_path: Path) -> None:
     room.trainer.nothing(2)
     second.turns()
     assert second.serves(1, 2)
-    second.subscriber.close()
 
 
 def test_an_engine_that_waits_swaps_in_the_newest_of_what_came_meanwhile(
-    room: Room, tmp_path: Path
+    room: Room, second: Room
 ) -> None:
-    second = Room(tmp_path, name="engine-1", beside=room)
     room.trainer.keyframe(0)
     room.turns()
     second.turns()
@@ -73,11 +66,9 @@ def test_an_engine_that_waits_swaps_in_the_newest_of_what_came_meanwhile(
     room.turns()
     second.turns()
     assert second.serves(3, 3) and second.vllm.calls.count("pause") == 2
-    second.subscriber.close()
 
 
-def test_a_wrong_version_is_swapped_back_at_once(room: Room, tmp_path: Path) -> None:
-    second = Room(tmp_path, name="engine-1", beside=room)
+def test_a_wrong_version_is_swapped_back_at_once(room: Room, second: Room) -> None:
     room.trainer.keyframe(0)
     room.turns()
     second.turns()
@@ -86,4 +77,3 @@ def test_a_wrong_version_is_swapped_back_at_once(room: Room, tmp_path: Path) -> 
     room.turns()
     second.turns()
     assert room.serves(1, 1) and second.serves(0, 0)
-    second.subscriber.close()
