@@ -179,7 +179,7 @@ def in_words(found: Models, *, limit: int | None = None, now_ms: int | None = No
     lines = [f"model {found.model}: {release_in_words(found.release)}"]
     if not found.versions:
         return [*lines, "no version is published"]
-    lines[0] += f"; served is {found.served}, trained on is {found.trained}"
+    lines[0] += f"; served is {_or_dash(found.served)}, trained on is {_or_dash(found.trained)}"
     lines.append("version   base  kind         bytes    age   reward  steps  answers")
     for v in found.versions[-limit:] if limit else found.versions:
         notes = ["withdrawn"] if v.withdrawn else []
