@@ -18,13 +18,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 import logging
 import sqlite3
-from typing import TypeVar
 
 from services.gateway import drain, metrics, threads
-from services.gateway.event import Event, Losses, SpoolFull, size_of
+from services.gateway.disk import Disk
+from services.gateway.event import Event, Losses, SpoolFull, event_of
 from services.gateway.link import Link
 from services.gateway.spool import Spool
 from tailrace import events, topics
@@ -33,8 +33,6 @@ from tailrace.log.base import Position
 from tailrace.topics import Topic
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
-_DRAIN_RECORDS = 200
 _LONGEST_WAIT_S = 5.0
 _LINGER_S = 0.002
 
@@ -58,7 +56,7 @@ class Capture:
         ``pause_s``: first pause after Kafka failed, doubling.
         """
         self._link = link
-        self._spool = spool
+        self._disk = Disk(spool)
         self._queue_bytes = queue_bytes
         self._step = step
         self._pause_s = pause_s
@@ -70,20 +68,16 @@ class Capture:
         self._wake = asyncio.Event()
         self._wake.set()
         self._losses = Losses()
-        self._disk = ThreadPoolExecutor(1, "spool")
         self._tasks: list[asyncio.Task[None]] = []
-        self._loop: asyncio.AbstractEventLoop | None = None
 
     def start(self) -> None:
         """Begin to send, older spooled records first."""
-        self._loop = asyncio.get_running_loop()
         self._tasks = [
             asyncio.create_task(self._send_all(), name="capture"),
             asyncio.create_task(self._drain(), name="drain"),
         ]
         for task in self._tasks:
             threads.vital(task)
-        self._gauge()
 
     def offer(
         self,
@@ -92,12 +86,11 @@ class Capture:
         traceparent: str | None = None,
     ) -> None:
         """Send a record, or lose its content. Never waits, never raises."""
-        record = self._losses.bare(record)
-        size = size_of(record)
-        if self._queued_bytes + size > self._queue_bytes:
-            self._losses.lose(topic, record, "queue_full", traceparent)
-            return
-        self._put(Event(topic, record, size, traceparent=traceparent))
+        event = event_of(topic, self._losses.bare(record), traceparent)
+        if self._queued_bytes + event.bytes > self._queue_bytes:
+            self._losses.lose(event, "queue_full")
+        else:
+            self._put(event)
 
     async def keep(
         self, records: Sequence[events.Feedback], traceparent: str | None = None
@@ -109,13 +102,13 @@ class Capture:
         if self._queued_bytes > 2 * self._queue_bytes:
             raise SpoolFull("too much is on its way already")
         for record in records:
-            self._spool.check(record)
-        loop = asyncio.get_running_loop()
+            self._disk.check(record)
         waiting = []
         for record in records:
-            kept = loop.create_future()
-            waiting.append(kept)
-            self._put(Event(topics.FEEDBACK, record, size_of(record), kept, traceparent))
+            event = event_of(topics.FEEDBACK, record, traceparent)
+            event.kept = asyncio.get_running_loop().create_future()
+            waiting.append(event.kept)
+            self._put(event)
         self._step(1)
         for result in await asyncio.gather(*waiting, return_exceptions=True):
             if isinstance(result, BaseException):
@@ -136,13 +129,13 @@ class Capture:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        for stub in self._losses.stubs:
+            self._put(stub)
         rest = [self._queue.get_nowait() for _ in range(self._queue.qsize())]
-        rest += [Event(t, record, 0, None, trace) for t, record, trace in self._losses.stubs]
         if rest:
             await self._to_spool(rest)
         await self._link.close()
-        await self._on_disk(self._spool.close)
-        self._disk.shutdown()
+        await self._disk.close()
 
     # -- the sender
 
@@ -168,7 +161,6 @@ class Capture:
 
     def _send(self, event: Event) -> bool:
         """Append to Kafka. False: it did not take it."""
-        assert self._loop is not None
         try:
             future = self._link.write(event.topic, event.record, event.traceparent)
         except (InvalidRecord, TooLarge) as error:
@@ -177,7 +169,7 @@ class Capture:
         except LogError as error:
             self._spool_from_now(error)
             return False
-        loop = self._loop
+        loop = asyncio.get_running_loop()
         self._in_flight += 1
         future.add_done_callback(
             lambda done: loop.call_soon_threadsafe(self._acknowledged, event, done)
@@ -189,44 +181,32 @@ class Capture:
         error = done.exception()
         if error is None:
             self._finish(event, "kafka")
-            return
-        if isinstance(error, TooLarge):
+        elif isinstance(error, TooLarge):
             self._give_up(event, error)
-            return
-        self._spool_from_now(error)
-        event.to_spool = True
-        self._queue.put_nowait(event)
+        else:
+            self._spool_from_now(error)
+            event.to_spool = True
+            self._queue.put_nowait(event)
 
     async def _to_spool(self, held: list[Event]) -> None:
         # Prompts first: whether an output may keep its content depends on its prompt's fate.
-        prompts = [event for event in held if event.topic is topics.PROMPTS]
-        others = [event for event in held if event.topic is not topics.PROMPTS]
-        for group in (prompts, others):
-            if group:
-                await self._spool_group(group)
+        await self._put_on_disk([event for event in held if event.topic is topics.PROMPTS])
+        await self._put_on_disk([event for event in held if event.topic is not topics.PROMPTS])
         self._spooling = True
         self._wake.set()
-        self._gauge()
 
-    async def _spool_group(self, held: list[Event]) -> None:
+    async def _put_on_disk(self, held: list[Event]) -> None:
         for event in held:
             event.record = self._losses.bare(event.record)
-        try:
-            taken = await self._on_disk(
-                lambda: self._spool.put([(e.topic, e.record, e.traceparent) for e in held])
-            )
-        except (sqlite3.Error, OSError, InvalidRecord) as error:
-            log.error("spool refused records count=%d error=%r", len(held), error)
-            taken = [False] * len(held)
+        taken = await self._disk.put(held)
         for event, fits in zip(held, taken, strict=True):
             if fits:
                 self._finish(event, "spool")
-            elif event.kept is not None:
-                self._done(event)
-                event.kept.set_exception(SpoolFull("no room for more feedback on disk"))
             else:
                 self._done(event)
-                self._losses.lose(event.topic, event.record, "spool_full", event.traceparent)
+                event.settle(SpoolFull("no room for more feedback on disk"))
+                if event.kept is None:
+                    self._losses.lose(event, "spool_full")
 
     # -- the drain
 
@@ -241,14 +221,13 @@ class Capture:
             except (LogError, sqlite3.Error) as error:
                 log.warning(
                     "records wait on disk records=%d bytes=%d error=%s",
-                    self._spool.records,
-                    self._spool.bytes,
+                    self._disk.records,
+                    self._disk.bytes,
                     error,
                 )
                 await asyncio.sleep(pause_s)
                 pause_s = min(pause_s * 2, _LONGEST_WAIT_S)
-            self._gauge()
-            if self._link.up and not self._spool.records:
+            if self._link.up and not self._disk.records:
                 if self._spooling:
                     log.info("records go straight to kafka")
                 self._spooling = False
@@ -256,20 +235,20 @@ class Capture:
                 self._revive()
 
     async def _drain_some(self) -> None:
-        rows = await self._on_disk(lambda: self._spool.head(_DRAIN_RECORDS))
+        rows = await self._disk.head()
         failed: BaseException | None = None
         acked = []
         for row, result in await drain.append(self._link, rows):
             if isinstance(result, InvalidRecord | TooLarge):
                 # It would stand before all others for ever.
-                self._give_up(Event(row.topic, row.record, 0, None, row.traceparent), result)
+                self._give_up(Event(row.topic, row.record, 0, row.traceparent), result)
             elif isinstance(result, BaseException):
                 failed = result
                 continue
             acked.append(row.number)
         if acked:
             self._step(4)
-            await self._on_disk(lambda: self._spool.delete(acked))
+            await self._disk.delete(acked)
         if failed is not None:
             raise failed
 
@@ -282,16 +261,8 @@ class Capture:
         self._wake.set()
 
     def _give_up(self, event: Event, error: InvalidRecord | TooLarge) -> None:
-        """The log will never take this record: a stub of it, if that is less."""
-        reason = error.reason if isinstance(error, InvalidRecord) else "too_large"
-        log.error("record given up topic=%s error=%s", event.topic.name, error)
         self._done(event)
-        if event.kept is not None:
-            event.kept.set_exception(InvalidRecord(reason, str(error)))
-        if getattr(event.record, "content", None) is None or event.topic is topics.FEEDBACK:
-            metrics.LOST.labels(event.topic.name, reason).inc()
-        else:
-            self._losses.lose(event.topic, event.record, reason, event.traceparent)
+        self._losses.give_up(event, error)
 
     def _done(self, event: Event) -> None:
         self._queued_bytes -= event.bytes
@@ -300,18 +271,9 @@ class Capture:
     def _finish(self, event: Event, where: str) -> None:
         self._done(event)
         metrics.RECORDS.labels(event.topic.name, where).inc()
-        if event.kept is not None and not event.kept.done():
-            event.kept.set_result(None)
+        event.settle()
 
     def _revive(self) -> None:
         """Send what is left of lost records, now that there is room."""
         while self._losses.stubs and not self._spooling:
-            topic, record, traceparent = self._losses.stubs.popleft()
-            self._put(Event(topic, record, size_of(record), None, traceparent))
-
-    def _gauge(self) -> None:
-        metrics.SPOOL_BYTES.set(self._spool.bytes)
-        metrics.SPOOL_RECORDS.set(self._spool.records)
-
-    async def _on_disk(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._disk, work)
+            self._put(self._losses.stubs.popleft())

@@ -4,7 +4,7 @@ In: records with their topic. Out: the oldest ones, in order, to be deleted once
 ``put`` returns when the rows are fsynced, so what it took survives a kill -9 and a power cut.
 Prompts and outputs fill four fifths at most; the last fifth is for feedback, which was promised.
 Rows are Avro single-object bytes, so a spool of an older version of tailrace still reads.
-Not safe between threads at once: :mod:`services.gateway.capture` gives it a thread of its own.
+Not safe between threads at once: :mod:`services.gateway.disk` gives it a thread of its own.
 """
 
 from __future__ import annotations
