@@ -70,7 +70,7 @@ class Gateway:
         self._capture = capture
         self._fate = fate
         self._now_ms = now_ms
-        self._keys = callers.Keys(settings.keys)
+        self._keys = callers.Keys(settings.keys, settings.graders)
         self._entrance = Entrance(
             self._keys, tokens, max_bytes=settings.max_body_bytes, now_ms=now_ms
         )

@@ -50,6 +50,8 @@ def build(
             raise SettingsError(
                 f"gateway: metrics.{metric}: {kind!r} is none of {', '.join(KINDS)}"
             )
+    if not settings.keys.keys() >= set(settings.graders):
+        raise SettingsError("gateway: graders: one of them is not in keys")
     tokenizer = Tokenizer(settings.model_dir)
     if log is None:
         log = KafkaLog(settings.kafka, delivery_timeout_s=settings.ack_s)

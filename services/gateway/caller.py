@@ -8,7 +8,7 @@ handed on to the records.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 import hashlib
 import re
 
@@ -38,6 +38,8 @@ class Caller(msgspec.Struct, frozen=True):
     principal: str | None
     grant: Grant | None = None
     """Of a browser token: nothing beyond it is allowed. None: the caller has a key."""
+    grader: bool = False
+    """Whether it may give feedback as a grader."""
 
 
 class Terms(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,11 +56,13 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
 class Keys:
     """API keys, kept as hashes; the principal is the hash's beginning, which is no secret."""
 
-    def __init__(self, keys: Mapping[str, str]) -> None:
-        """``keys``: key to tenant; empty: nobody needs one.
+    def __init__(self, keys: Mapping[str, str], graders: Collection[str]) -> None:
+        """``keys``: key to tenant; empty: nobody needs one, and everybody may be a grader.
+        ``graders``: those of the keys whose holders may.
 
         Raises InvalidRecord for a malformed tenant.
         """
+        self._graders = frozenset(map(_hash, graders))
         self._tenants = {_hash(key): tenant for key, tenant in keys.items()}
         for tenant in self._tenants.values():
             ids.session_of(f"{tenant}:x")
@@ -66,12 +70,12 @@ class Keys:
     def caller(self, request: Request) -> Caller:
         """The caller of a request. Raises ApiError (401)."""
         if not self._tenants:
-            return Caller(DEFAULT_TENANT, None)
+            return Caller(DEFAULT_TENANT, None, grader=True)
         scheme, _, key = request.headers.get("authorization", "").partition(" ")
         mark = _hash(key.strip())
         if scheme.lower() != "bearer" or mark not in self._tenants:
             raise ApiError(401, "missing or unknown API key", code="invalid_api_key")
-        return Caller(self._tenants[mark], mark[:16])
+        return Caller(self._tenants[mark], mark[:16], grader=mark in self._graders)
 
 
 def _hash(key: str) -> str:

@@ -3,7 +3,7 @@
 ``{"metric_name", "value", "inference_id" | "episode_id", "feedback_id"?, "tags"?, …}`` or an array
 of it; the table is :mod:`tailrace.feedback_json`. On top of it: ids get or must carry the caller's
 tenant, an interaction from the future is impossible, a metric that the settings know must have its
-kind. Called by :mod:`services.gateway.inbox`.
+kind, and only a grader's key speaks as a grader. Called by :mod:`services.gateway.inbox`.
 """
 
 from __future__ import annotations
@@ -124,6 +124,8 @@ def _one(
     user = record.user or user
     if caller.grant is not None:
         user = _granted(record, caller.grant, user)
+    if record.source == "grader" and not caller.grader:
+        raise ApiError(403, "the key is no grader's", code="not_a_grader")
     return msgspec.structs.replace(
         record, tenant=caller.tenant, principal=caller.principal, user=user
     )

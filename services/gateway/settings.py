@@ -26,6 +26,9 @@ class Settings(Common, frozen=True, kw_only=True):
     """Whether an interaction may be trained on when the request does not say."""
     keys: dict[str, str] = {}
     """API key to tenant. Empty: no authentication, everybody is tenant ``default``."""
+    graders: tuple[str, ...] = ()
+    """Those of ``keys`` whose holders may give feedback with ``source: grader``. Without ``keys``
+    everybody may."""
     token_keys: tuple[str, ...] = ()
     """Secrets of 16 bytes or more for browser tokens: the first signs, all verify. Several gateways
     must share them. Empty: one is made at the first start, in ``state_dir``/gateway/token.key."""

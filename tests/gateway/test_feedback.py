@@ -10,6 +10,7 @@ from services.gateway import feedback
 from services.gateway.caller import Caller
 from services.gateway.tokens import Grant
 from tailrace import ids, topics
+from tailrace.errors import SettingsError
 from tailrace.events import FeedbackContent
 from tailrace.feedback_json import same
 from tailrace.log import memory
@@ -18,7 +19,7 @@ from tests.gateway.fakevllm import wait_until
 
 TURN = ids.new_interaction("default:chat", 1_790_000_000_000)
 NOW_MS = 1_790_000_100_000
-ME = Caller("default", None)
+ME = Caller("default", None, grader=True)
 
 
 def parse(document, kinds=None):
@@ -123,7 +124,28 @@ def test_every_kind_becomes_its_field():
     assert preferred[0][0].kind == "preference"
 
 
-def test_a_grader_gives_its_name_and_holds_a_key():
+def test_a_grader_gives_its_name_and_holds_a_graders_key(start):
+    keys = {"sk-app": "acme", "sk-judge": "acme"}
+    gateway = start(keys=keys, graders=("sk-judge",))
+    said = {"metric_name": "polite", "value": 0.5, "episode_id": "s"}
+    graded = said | {"source": "grader", "grader": "polite"}
+
+    def give(key, document):
+        headers = {"authorization": f"Bearer {key}"}
+        return gateway.http.post("/v1/feedback", json=document, headers=headers)
+
+    refused = give("sk-app", graded)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (403, "not_a_grader")
+    assert give("sk-app", [said, graded]).status_code == 403
+    assert give("sk-judge", graded).status_code == 202
+    assert give("sk-judge", said | {"source": "implicit"}).status_code == 202
+    given = gateway.records(topics.FEEDBACK, 2)
+    assert [(r.source, r.grader) for r in given] == [("grader", "polite"), ("implicit", None)]
+    with pytest.raises(SettingsError, match="graders"):
+        start(keys=keys, graders=("sk-other",))
+
+
+def test_without_keys_anybody_is_a_grader_but_no_page():
     graded = thumbs(source="grader", grader="polite", metric_name="polite", value=0.5)
     (record,), _ = parse(graded)
     assert (record.source, record.grader, record.number) == ("grader", "polite", 0.5)
