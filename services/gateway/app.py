@@ -27,6 +27,7 @@ from starlette.routing import Route
 
 from services.gateway import caller as callers
 from services.gateway import errors, metrics, requests, sampling, shapes
+from services.gateway.adapters import Adapters
 from services.gateway.capture import Capture
 from services.gateway.chat import Interaction
 from services.gateway.engine import Engine
@@ -67,6 +68,7 @@ class Gateway:
         self._tokenizer = tokenizer
         self._vocabulary = tokenizer.size()
         self._engine = engine
+        self._adapters = Adapters(engine, model=settings.model, now_s=time.monotonic)
         self._capture = capture
         self._fate = fate
         self._now_ms = now_ms
@@ -132,11 +134,11 @@ class Gateway:
         body = requests.decode(
             await requests.read(request, self._settings.max_body_bytes), requests.ChatBody
         )
-        self._check_model(body.model)
+        version = await self._adapters.find(body.model)
         asked = requests.plain(body)
         long = sum(len(message["content"]) for message in asked) > _LARGE_BYTES
         token_ids = await _perhaps_in_thread(long, lambda: self._tokenizer.chat(asked))
-        return await self._answer(request, body, caller, asked, token_ids, "chat", begun_s)
+        return await self._answer(request, body, caller, version, asked, token_ids, "chat", begun_s)
 
     async def text(self, request: Request) -> Response:
         """POST /v1/completions."""
@@ -145,7 +147,7 @@ class Gateway:
         body = requests.decode(
             await requests.read(request, self._settings.max_body_bytes), requests.TextBody
         )
-        self._check_model(body.model)
+        version = await self._adapters.find(body.model)
         asked = requests.prompt(body)
         if isinstance(asked, list):
             token_ids = asked
@@ -154,13 +156,14 @@ class Gateway:
         else:
             text, long = asked, len(asked) > _LARGE_BYTES
             token_ids = await _perhaps_in_thread(long, lambda: self._tokenizer.text(text))
-        return await self._answer(request, body, caller, asked, token_ids, "text", begun_s)
+        return await self._answer(request, body, caller, version, asked, token_ids, "text", begun_s)
 
     async def _answer(
         self,
         request: Request,
         body: requests.Body,
         caller: callers.Caller,
+        version: int | None,
         asked: list[dict[str, Any]] | str | list[int],
         token_ids: list[int],
         kind: shapes.Kind,
@@ -178,6 +181,8 @@ class Gateway:
             caller=caller,
             terms=terms,
             model=settings.model,
+            name=self._adapters.name(version),
+            version=version,
             engine=settings.engine,
             asked=asked,
             token_ids=token_ids,
@@ -202,7 +207,10 @@ class Gateway:
             how.engine,
             stream=bool(body.stream),
             shown=how.top_logprobs is not None,
+            model=None if version is None else interaction.name,
         )
+        if version is not None:
+            deltas = self._adapters.answer(version, deltas)
         run = Run(interaction, deltas, self._capture, self._now_ms)
         try:
             if body.stream:
@@ -220,31 +228,25 @@ class Gateway:
         headers["x-tailrace-weight-versions"] = versions
         return _json(shapes.whole(interaction, kind), 200, headers)
 
-    def _check_model(self, name: str) -> None:
-        if name != self._settings.model:
-            raise ApiError(
-                404,
-                f"the model {name!r} does not exist; this server has {self._settings.model!r}",
-                code="model_not_found",
-                param="model",
-            )
-
     # -- models
 
     async def models(self, request: Request) -> Response:
-        """GET /v1/models."""
+        """GET /v1/models: the model, and the adapters that are loaded."""
         self._keys.caller(request)
-        return _json({"object": "list", "data": [self._model_object()]})
+        versions = [None, *await self._adapters.loaded()]
+        data = [self._model_object(self._adapters.name(version)) for version in versions]
+        return _json({"object": "list", "data": data})
 
     async def model(self, request: Request) -> Response:
         """GET /v1/models/{name}."""
         self._keys.caller(request)
-        self._check_model(request.path_params["name"])
-        return _json(self._model_object())
+        name = request.path_params["name"]
+        await self._adapters.find(name)
+        return _json(self._model_object(name))
 
-    def _model_object(self) -> dict[str, Any]:
+    def _model_object(self, name: str) -> dict[str, Any]:
         return {
-            "id": self._settings.model,
+            "id": name,
             "object": "model",
             "created": self._created_s,
             "owned_by": "tailrace",

@@ -17,8 +17,8 @@ from typing import Any
 
 import msgspec
 
+from services.gateway.answers import Delta, Logprob, sampled
 from services.gateway.caller import Caller, Terms
-from services.gateway.engine import Delta, Logprob, sampled
 from services.gateway.sampling import Sampling
 from tailrace import packing
 from tailrace.events import Output, OutputContent, Prompt, PromptContent, Route, VersionSpan
@@ -79,6 +79,8 @@ class Interaction:
         caller: Caller,
         terms: Terms,
         model: str,
+        name: str,
+        version: int | None,
         engine: str,
         asked: list[dict[str, Any]] | str | list[int],
         token_ids: Sequence[int],
@@ -89,7 +91,7 @@ class Interaction:
         now_ms: int,
     ) -> None:
         self.interaction_id = interaction_id
-        self.model = model
+        self.name = name
         self.terms = terms
         self.sampling = sampling
         self.prompt_tokens = len(token_ids)
@@ -113,7 +115,7 @@ class Interaction:
             model=model,
             sampling=sampling.recorded,
             logprobs_mode=logprobs_mode,
-            route=Route(channel="live", propensity=1.0),
+            route=Route(channel="live", version=version, propensity=1.0),
             learn=terms.learn,
             task=terms.task,
             tags=terms.tags,

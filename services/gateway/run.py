@@ -17,9 +17,9 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from services.gateway import metrics, requests, shapes
+from services.gateway.answers import Delta, EngineFailed
 from services.gateway.capture import Capture
 from services.gateway.chat import Interaction
-from services.gateway.engine import Delta, EngineFailed
 from services.gateway.errors import ApiError
 from tailrace import topics
 

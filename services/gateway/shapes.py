@@ -12,8 +12,8 @@ from typing import Any, Literal, cast
 
 import msgspec
 
+from services.gateway.answers import Delta, Logprob, TokenLogprob
 from services.gateway.chat import Choice, Interaction, message
-from services.gateway.engine import Delta, Logprob, TokenLogprob
 
 Kind = Literal["chat", "text"]
 DONE = b"data: [DONE]\n\n"
@@ -102,7 +102,7 @@ def _head(interaction: Interaction, name: str) -> dict[str, Any]:
         "id": interaction.interaction_id,
         "object": name,
         "created": interaction.begun_ms // 1000,
-        "model": interaction.model,
+        "model": interaction.name,
     }
 
 

@@ -28,6 +28,8 @@ class FakeVllm:
             (2, "", -0.0625),
         ]
         self.spans: list[dict[str, Any]] | None = [{"version": "7", "start": 0, "end": 4}]
+        self.models = ["smollm2-135m-instruct"]
+        """Names under which it serves, those of adapters included."""
         self.finish = "stop"
         self.asked: list[dict[str, Any]] = []
         self.refuse: list[tuple[int, str]] = []
@@ -41,13 +43,22 @@ class FakeVllm:
         self.app = Starlette(
             routes=[
                 Route("/inference/v1/generate", self.generate, methods=["POST"]),
+                Route("/v1/models", self.list, methods=["GET"]),
                 Route("/health", lambda request: Response(), methods=["GET"]),
             ]
         )
 
+    async def list(self, request: Request) -> Response:
+        data = [{"id": name, "object": "model", "parent": None} for name in self.models]
+        return JSONResponse({"object": "list", "data": data})
+
     async def generate(self, request: Request) -> Response:
         body = await request.json()
         self.asked.append(body)
+        if body.get("model", self.models[0]) not in self.models:
+            message = f"The model `{body['model']}` does not exist."
+            error = {"message": message, "type": "NotFoundError", "param": "model", "code": 404}
+            return JSONResponse({"error": error}, 404)
         if self.refuse:
             status, message = self.refuse.pop(0)
             error = {"message": message, "type": "BadRequestError", "param": None, "code": status}
