@@ -4,6 +4,10 @@ A special token is a border: no token reaches across it, and what lies between t
 same ids wherever it stands. So a conversation costs the tokens of its new turn alone; its system
 prompt and earlier turns are known. In: a text. Out: exactly the ids of the text encoded whole (held
 by a property). Safe to use from several threads. Called by :mod:`services.gateway.tokenizer`.
+
+All tenants share it. A piece that somebody else has sent is quicker by the time of its encoding:
+who would learn from that must guess a whole message, and the engine's prefix cache, which all
+share too, tells more of it.
 """
 
 from __future__ import annotations
