@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from services.local.ports import free_port
 from tailrace import topics
 from tailrace.log.kafka import KafkaLog
 
@@ -26,16 +27,16 @@ ROOT = Path(__file__).parents[2]
 AWAY = "schema registry: Prompt: ConnectError"
 SETTINGS = """
 kafka = "{kafka}"
-registry = "http://127.0.0.1:1"
+registry = "{away}"
 prefix = "{prefix}"
 state_dir = "{folder}"
 [engine]
 model_folder = "{model}"
-vllm_url = "http://127.0.0.1:2"
+vllm_url = "{away}"
 admin_token = "secret"
 [gateway]
 model_dir = "{model}"
-engine_url = "http://127.0.0.1:2"
+engine_url = "{away}"
 port = 0
 [trainer]
 model_dir = "{model}"
@@ -59,7 +60,13 @@ def start(
     log.close()
     file = tmp_path / "settings.toml"
     file.write_text(
-        SETTINGS.format(kafka=broker.bootstrap, prefix=prefix, folder=tmp_path, model=tiny_model)
+        SETTINGS.format(
+            kafka=broker.bootstrap,
+            away=f"http://127.0.0.1:{free_port()}",
+            prefix=prefix,
+            folder=tmp_path,
+            model=tiny_model,
+        )
     )
     (tmp_path / "graders.toml").write_text(GRADERS.format(root=ROOT))
 
