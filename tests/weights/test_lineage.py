@@ -219,12 +219,16 @@ def test_what_goes_on_from_an_unknown_version_serves_nothing_that_was_withdrawn(
 
 def test_a_base_is_the_weights_and_not_the_number_alone() -> None:
     lineage = _lineage(_update(0, None, "keyframe"), _update(1, 0))
-    for kind in ("delta", "keyframe", "adapter"):
+    for kind in ("delta", "adapter"):
         wrong = msgspec.structs.replace(_update(2, 1, kind), base_digest="d0")
         with pytest.raises(UpdateRefused, match="base: version 2 is for d0, version 1 is d1"):
             lineage.add(wrong)
     assert lineage.next_version == 2 and lineage.head == lineage.updates[1]
     assert lineage.add(_update(2, 1)), "its number is free for the right one"
+    lone = msgspec.structs.replace(_update(3, 2, "keyframe"), base_digest="d0")
+    assert lineage.add(lone), "a keyframe is whole by itself"
+    assert _versions(list(lineage.chain(3))) == [3]
+    assert _served(lineage, live=1, withdrawn_to=1) == 2, "but comes from nothing"
 
 
 def test_what_takes_the_number_of_a_base_later_is_not_that_base() -> None:

@@ -74,7 +74,7 @@ def test_what_is_no_manifest_is_skipped_and_counted(channel: Channel) -> None:
     foreign = channel.wire.encode(msgspec.structs.replace(other, model="other", version=9))
     channel.append(topics.MODEL_UPDATES, foreign)
     channel.append(topics.MODEL_UPDATES, foreign, key="other")
-    elsewhere = channel.manifest(2, model(6), update, base_digest=base.digest, kind="keyframe")
+    elsewhere = channel.manifest(2, model(6), update, base_digest=base.digest, kind="delta")
     channel.append(topics.MODEL_UPDATES, channel.wire.encode(elsewhere))
     subscriber = channel.follow()
     assert list(subscriber.lineage.updates.values()) == [base, update]

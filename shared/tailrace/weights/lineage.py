@@ -74,13 +74,14 @@ class Lineage:
         """Take the next manifest of the log; False for a version that is there already.
 
         Raises UpdateRefused (``base``) for one that names other weights than its base has, or a
-        delta with other config files: those change with keyframes only. A base that is not known
+        delta with other config files: those change with keyframes only. A keyframe needs no base:
+        one that names other weights is taken, and comes from nothing. A base that is not known
         (yet) is for who holds it.
         """
         if update.version in self.updates or update.version in self.adapters:
             return False
         base = self.updates.get(-1 if update.base_version is None else update.base_version)
-        if base is not None and not _descends(update, base):
+        if base is not None and update.kind != "keyframe" and not _descends(update, base):
             names = f"{update.base_digest!s:.12}, version {base.version} is {base.digest!s:.12}"
             raise UpdateRefused("base", f"version {update.version} is for {names}")
         if base is not None and not keeps_files(update, base):

@@ -152,8 +152,8 @@ class Store:
             undo = codec.encode_delta(tensors, now.tensors)
             journal = journal.after(Undo(undo, now.digest, now.files, now.config))
         # Equal files are kept once, however many keyframes the journal goes back over.
-        files = now.files if files == now.files else files
-        return Held(tensors, update.version, mark, files, config, journal)
+        kept = now.files if files == now.files else files
+        return Held(tensors, update.version, mark, kept, config, journal)
 
     def _from_delta(self, update: ModelUpdate, stream: bytes) -> Held:
         steps = self._steps(update.base_digest, update.config_digest)
