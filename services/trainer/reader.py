@@ -2,8 +2,8 @@
 
 Trajectories are read uncommitted, as their writer sends them; what cannot be read is buried and
 still gets its decision. A freeze holds until a thaw, over restarts too: at its start the reader
-goes through ``control`` from the beginning. Drains and keyframes are ordered of who is there to
-hear it.
+goes through ``control`` from the beginning. Each is answered on ``alarms``, the last one again at a
+start. Drains and keyframes are ordered of who is there to hear it.
 
 Called by :mod:`services.trainer.trainer`; for one thread.
 """
@@ -16,6 +16,7 @@ import logging
 
 from services.trainer import metrics
 from services.trainer.intake import Decision, Intake
+from services.trainer.records import frozen_of
 from tailrace import topics
 from tailrace.errors import InvalidRecord
 from tailrace.events import Command, Trajectory
@@ -43,9 +44,11 @@ class Reader:
         intake: Intake,
         writer: Writer,
         clock: Callable[[], float],
+        wall_ms: Callable[[], int],
     ) -> None:
         self._log, self._model = log, model
-        self._intake, self._writer, self._clock = intake, writer, clock
+        self._intake, self._writer = intake, writer
+        self._clock, self._wall_ms = clock, wall_ms
         self._topic = named(topics.TRAJECTORIES, prefix)
         self._control = named(topics.CONTROL, prefix)
         self._decoder = Decoder(log, wire, prefix=prefix)
@@ -115,6 +118,7 @@ class Reader:
 
     def _recall(self, records: Iterable[LogRecord]) -> None:
         """What was ordered before this start: of it only a freeze still holds."""
+        last: tuple[LogRecord, Command] | None = None
         for record in records:
             try:
                 command = self._decoder.decode(record)
@@ -123,7 +127,9 @@ class Reader:
                 continue
             assert isinstance(command, Command)
             if command.model == self._model and command.command in ("freeze", "thaw"):
-                self._freeze(command.command == "freeze", record, command)
+                last = record, command
+        if last is not None:
+            self._freeze(*last)
 
     def _obey(self, record: LogRecord) -> bool:
         """Do what is ordered. Returns whether it is a drain."""
@@ -154,16 +160,18 @@ class Reader:
         if word == "keyframe":
             self.keyframe = True
         elif word != "drain":
-            self._freeze(word == "freeze", record, command)
+            self._freeze(record, command)
         return word == "drain"
 
-    def _freeze(self, frozen: bool, record: LogRecord, command: Command) -> None:
-        self.frozen = frozen
-        metrics.FROZEN.set(frozen)
+    def _freeze(self, record: LogRecord, command: Command) -> None:
+        self.frozen = command.command == "freeze"
+        metrics.FROZEN.set(self.frozen)
         where = (record.topic, record.partition, record.offset)
         by = (command.principal, command.reason)
-        shown = "frozen" if frozen else "thawed"
+        shown = "frozen" if self.frozen else "thawed"
         _log.warning(f"{shown} topic=%s partition=%d offset=%d principal=%s reason=%s", *where, *by)
+        alarm = frozen_of(command, record.offset, now_ms=self._wall_ms())
+        self._writer.write(topics.ALARMS, alarm)
 
     def _bury(self, record: LogRecord, error: InvalidRecord) -> None:
         where = (record.topic, record.partition, record.offset)

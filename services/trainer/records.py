@@ -13,7 +13,16 @@ from services.trainer.intake import Account, Decision
 from services.trainer.learner import Figures
 from services.trainer.settings import Settings
 from tailrace import topics
-from tailrace.events import Alarm, Canary, Coordinates, ModelUpdate, Receipt, Step, StepInput
+from tailrace.events import (
+    Alarm,
+    Canary,
+    Command,
+    Coordinates,
+    ModelUpdate,
+    Receipt,
+    Step,
+    StepInput,
+)
 
 
 def step_of(
@@ -119,4 +128,19 @@ def alarm_of(state: str, message: str, *, seen: int, now_ms: int) -> Alarm:
         state=state,
         seen=seen,
         message=message,
+    )
+
+
+def frozen_of(command: Command, offset: int, *, now_ms: int) -> Alarm:
+    """A freeze holds (``fired``) or a thaw ended it (``cleared``), by the order that lies there on
+    ``control``: whoever gave it finds its answer by that."""
+    frozen = command.command == "freeze"
+    what = "nothing is trained until a thaw" if frozen else "training goes on"
+    return Alarm(
+        stream="trainer.frozen",
+        event_time_ms=now_ms,
+        detector="order",
+        state="fired" if frozen else "cleared",
+        source=Coordinates(topic=topics.CONTROL.name, partition=0, offset=offset),
+        message=f"{command.model}: {what} ({command.principal}: {command.reason})",
     )

@@ -123,6 +123,7 @@ class Trainer:
             intake=self._intake,
             writer=self._writer,
             clock=clock,
+            wall_ms=wall_ms,
         )
         metrics.VERSION.set(self.head.version)
 
