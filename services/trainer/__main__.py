@@ -1,7 +1,7 @@
 """``python -m services.trainer``: the trainer of one model.
 
-Exit codes: 0 stopped, 1 the log failed, 2 settings that cannot work, 3 another trainer of this
-model took over.
+Exit codes: 0 stopped, 1 the log failed or holds no version to go on from that can be read here, 2
+settings that cannot work, 3 another trainer of this model took over.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import time
 
 from services.trainer.settings import Settings
 from tailrace import process
-from tailrace.errors import Fenced, LogError, SettingsError
+from tailrace.errors import Fenced, LogError, SettingsError, UpdateRefused
 
 
 def main(argv: list[str] | None = None, crash: Callable[[str], None] = lambda point: None) -> int:
@@ -65,6 +65,9 @@ def main(argv: list[str] | None = None, crash: Callable[[str], None] = lambda po
         return _wrong(str(error), 2)
     except Fenced as error:
         return _wrong(f"another trainer of {settings.model} took over: {error}", 3)
+    except UpdateRefused as error:
+        why = f"no version of {settings.model} to go on from can be read: {error}"
+        return _wrong(f"{why} (tailrace models rollback --to V names another)", 1)
     except LogError as error:
         logging.getLogger(__name__).critical("ended error=%s", error)
         return 1

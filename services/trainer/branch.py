@@ -4,6 +4,8 @@ A rollback is a recovery with another head. :func:`branch` says from the lineage
 release of mode ``follow`` which version to go on from, how old answers of any version are there
 (:class:`Ages`), and which records the withdrawn versions had decided that are not to be decided
 again (:class:`RolledBack`). All of it is a function of the log, so every restart comes to the same.
+Versions that were left because nobody could make them any more were not withdrawn: what they had
+decided is decided again, and their answers may be trained on, as after a rollback that retrains.
 Pure. Called by :mod:`services.trainer.trainer`; asked by :mod:`services.trainer.intake`.
 """
 
@@ -31,8 +33,8 @@ class Ages:
         self._changes[number] = self._newest
 
     def beside(self, number: int, base: int | None, changed: bool) -> None:
-        """A withdrawn version, after its base, whose answers may be trained on: as old as the way
-        back to the chain is long, and from there to the newest."""
+        """A version that was left, after its base, whose answers may be trained on: as old as the
+        way back to the chain is long, and from there to the newest."""
         if base in self._changes:
             self._changes[number] = self._changes[base] - changed
 
@@ -73,18 +75,26 @@ class Branch(msgspec.Struct, frozen=True, kw_only=True):
     """From the oldest known base to the version to go on from; empty before the first version."""
     ages: Ages
     rolled_back: RolledBack
+    floor: int = 0
+    """The oldest version that may be gone on from where later ones cannot be made."""
     skip_to: dict[int, int] | None = None
     """Where the branch is to begin with an account of what was rolled back: up to where it goes.
     None: there is nothing to skip, or the branch has begun, which its first version did."""
 
 
-def branch(lineage: Lineage, release: Release | None) -> Branch:
-    """Where a release (the newest of mode ``follow``) puts the trainer."""
-    served = lineage.served(release)
-    chain = [] if served is None else list(lineage.chain(served.version))[::-1]
+def branch(lineage: Lineage, release: Release | None, *, unreadable: int = 0) -> Branch:
+    """Where a release (the newest of mode ``follow``) puts the trainer, if need be so many versions
+    further back: those that nobody can make."""
+    line = lineage.line(release)
+    chain = list(lineage.chain(line[-1].version))[::-1] if line else []
+    chain = chain[: len(chain) - unreadable]
     ages, rolled_back = Ages(), RolledBack()
     for update in chain:
         ages.version(update.version, changed=not label_only(update))
+    trained = {update.version for update in chain}
+    for update in line:
+        if update.version not in trained:
+            ages.beside(update.version, update.base_version, changed=not label_only(update))
     withdrawn = lineage.withdrawn(release)
     bases = {update.base_version for update in withdrawn}
     for update in withdrawn:
@@ -98,5 +108,11 @@ def branch(lineage: Lineage, release: Release | None) -> Branch:
         chain=chain,
         ages=ages,
         rolled_back=rolled_back,
+        floor=line[0].version if line else 0,
         skip_to=(rolled_back.ends() or None) if begins else None,
     )
+
+
+def terms(release: Release | None) -> tuple[int | None, int | None, str | None] | None:
+    """What a rollback says of where to go on and what becomes of the data."""
+    return None if release is None else (release.live, release.withdrawn_to, release.data)

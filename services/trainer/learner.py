@@ -1,7 +1,7 @@
 """One optimizer step: answers in, weights moved, figures out. Deterministic.
 
 Same weights, moments, baseline, answers in the same order, settings, threads and torch: same bits
-afterwards. That is what lets :mod:`services.trainer.ledger` replay a log. There is no chance in a
+afterwards. That is what lets :mod:`services.trainer.recovery` replay a log. There is no chance in a
 step (no dropout, no sampling); torch is seeded from the step's number all the same, so the whole
 state is the weights, the moments, the baseline and that number.
 """

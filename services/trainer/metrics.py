@@ -31,6 +31,11 @@ CHECKPOINTS = Counter(
     "tailrace_trainer_checkpoints_total", "Checkpoints, by how they ended", ("outcome",)
 )
 
+UNREADABLE = Counter(
+    "tailrace_trainer_unreadable_versions_total",
+    "Versions that could not be made again, so that training went on before them",
+)
+
 
 def stepped(figures: Mapping[str, float]) -> None:
     """One step was taken."""

@@ -18,9 +18,11 @@ from services.trainer.policy import Policy
 from services.trainer.records import manifest_of, receipt_of
 from services.trainer.settings import Settings
 from tailrace.events import ModelUpdate, Step
+from tailrace.log.base import Log
 from tailrace.weights import codec, folder
 from tailrace.weights.publisher import Publisher
 from tailrace.weights.tensors import Tensors, digest, digest_files
+from tailrace.wire import Wire
 
 
 class Press:
@@ -120,3 +122,17 @@ class Press:
             return stream, head.config_digest
         files = folder.read_files(self._model_dir)
         return codec.encode_keyframe(tensors, files), digest_files(files)
+
+
+def open_publisher(log: Log, wire: Wire, settings: Settings) -> Publisher:
+    """The publisher that the settings ask for. Raises SettingsError, LogError."""
+    return Publisher(
+        log,
+        wire,
+        model=settings.model,
+        prefix=settings.prefix,
+        keyframe_store=settings.keyframe_store,
+        signing_key=settings.signing_key,
+        trust=settings.trusted_keys,
+        unsigned_to=settings.unsigned_to,
+    )

@@ -8,8 +8,9 @@
             at freeze  trains nothing and lets a drain wait, until thaw; still decides and publishes
 
     at a rollback  of which this one's head was withdrawn: nothing more; the next Trainer goes on
-            where the release says. If what the withdrawn versions decided is to be skipped, its
-            first version says so of every record, and nothing is trained before
+            where the release says. What is to be skipped its first version accounts for, whole
+    after versions that nobody can make any more: goes on before them, at once and with a keyframe;
+            what they had decided is decided again
 
 One transaction holds a version, its Steps and the receipts of its account, so a crash anywhere
 loses only work that the next process does again from the same records. ``crash`` is told every
@@ -29,20 +30,21 @@ from safetensors import SafetensorError
 
 from services.trainer import metrics
 from services.trainer.answer import Answer, Limits
-from services.trainer.branch import branch
+from services.trainer.branch import branch, terms
 from services.trainer.canary import CanaryLine
 from services.trainer.checkpoint import Checkpoints, Crash, Meta
 from services.trainer.intake import Intake
 from services.trainer.learner import Learner, NonFinite
-from services.trainer.ledger import Ledger, Recovery, open_publisher
+from services.trainer.ledger import Ledger
 from services.trainer.policy import Policy
-from services.trainer.press import Press
+from services.trainer.press import Press, open_publisher
 from services.trainer.reader import Reader, count
 from services.trainer.records import alarm_of, step_of
+from services.trainer.recovery import Recovery, recover
 from services.trainer.settings import Settings
 from tailrace import topics
 from tailrace.errors import SettingsError
-from tailrace.events import ModelUpdate, Release, Step
+from tailrace.events import ModelUpdate, Step
 from tailrace.log.base import Log
 from tailrace.stream import Writer, publish_schemas
 from tailrace.topics import named
@@ -67,8 +69,8 @@ class Trainer:
         wall_ms: Callable[[], int],
         crash: Crash = lambda point: None,
     ) -> None:
-        """Raises Fenced when a newer trainer is there, UpdateRefused when the last version can
-        neither be replayed nor read, SettingsError for a model folder that is none."""
+        """Raises Fenced when a newer trainer is there, UpdateRefused when there is no version to
+        go on from that can be replayed or read, SettingsError for a model folder that is none."""
         assert settings.model_dir is not None
         self._settings = settings
         self._clock, self._wall_ms, self._crash = clock, wall_ms, crash
@@ -114,6 +116,7 @@ class Trainer:
         ledger = Ledger(log, wire, settings=settings, limits=limits)
         self.recovery = self._recover(ledger, partitions)
         self._reseeded = self.recovery.reseeded is not None
+        self._news = self.recovery.figures
         self._checkpoints.version = self.recovery.checkpoint_version
         self._reader = Reader(
             log,
@@ -125,6 +128,7 @@ class Trainer:
             clock=clock,
             wall_ms=wall_ms,
         )
+        self._reader.keyframe = bool(self.recovery.unreadable)
         metrics.VERSION.set(self.head.version)
 
     @property
@@ -141,8 +145,8 @@ class Trainer:
         if served is None or release is None:
             return False
         # Before the branch has begun, another order may say otherwise what becomes of the data.
-        again = self.head.version == release.live and _terms(release) != self._terms
-        return served.version != self.head.version or again
+        again = self.head.version == release.live and terms(release) != self._terms
+        return served.version != self._served or again
 
     def turn(self, wait_s: float = 0.2) -> bool:
         """Read, then train or publish if it is time. Returns whether a step was taken."""
@@ -197,15 +201,21 @@ class Trainer:
     # Start
 
     def _recover(self, ledger: Ledger, partitions: range) -> Recovery:
-        self._terms = _terms(self._releases.followed)
-        found = branch(self._publisher.lineage, self._releases.followed)
+        release, lineage = self._releases.followed, self._publisher.lineage
+        self._terms, self._served = terms(release), 0
+        """What :attr:`head` stands for: itself, or a version after it that nobody can make."""
+        found = branch(lineage, release)
         if not found.chain:
             self._intake.begin(partitions, [])
             self._press.first(self._intake.account())
             self._intake.ages.version(0, changed=True)
             return Recovery()
+        self._served = found.chain[-1].version
+        known, store = self._intake.known, self._checkpoints
+        recovery = recover(found.chain, ledger, self._learner, known, store, floor=found.floor)
+        if recovery.unreadable:
+            found = branch(lineage, release, unreadable=len(recovery.unreadable))
         head = found.chain[-1]
-        recovery = ledger.recover(found.chain, self._learner, self._intake.known, self._checkpoints)
         self._intake.begin(partitions, head.ranges)
         self._intake.ages, self._intake.rolled_back = found.ages, found.rolled_back
         self._press.begin(head)
@@ -247,8 +257,7 @@ class Trainer:
         self._settle(answers, "trained")
         if self._alarmed:
             self._alarm("cleared", f"step {number} is finite")
-        if self._reseeded:
-            figures = figures | {"optimizer_reset": float(self.recovery.optimizer_reset)}
+        figures = figures | self._news
         step = step_of(
             settings,
             answers,
@@ -288,6 +297,8 @@ class Trainer:
         # After a reseeding nothing older leads here: without a checkpoint the next restart reseeds.
         first = self._reseeded and bool(self._steps)
         self._reseeded = self._reseeded and not first
+        self._news = {} if self._steps else self._news
+        self._served = self.head.version
         self._steps, self._trained, self._reader.keyframe = [], [], False
         late = self.head.version - self._checkpoints.version >= self._settings.checkpoint_versions
         if first or late:
@@ -307,8 +318,3 @@ class Trainer:
             memory=self._intake.known.memory,
         )
         self._checkpoints.write(meta, self._learner.state())
-
-
-def _terms(release: Release | None) -> tuple[int | None, int | None, str | None] | None:
-    """What a rollback says of where to go on and what becomes of the data."""
-    return None if release is None else (release.live, release.withdrawn_to, release.data)

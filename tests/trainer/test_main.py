@@ -1,4 +1,4 @@
-"""How the process ends when it cannot begin."""
+"""How the process ends when it cannot begin, or go on."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from tailrace import process
 from tailrace.log import kafka
 from tailrace.log.memory import MemoryLog
 from tests.trainer import traffic
+from tests.trainer.conftest import Mill
+from tests.trainer.lives import run_until
 
 
 def broken_config(model: Path) -> None:
@@ -27,8 +29,8 @@ def broken_tokenizer(model: Path) -> None:
     (model / "tokenizer.json").write_text("{")
 
 
-def _stands_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    log = MemoryLog()
+def _stands_in(monkeypatch: pytest.MonkeyPatch, log: MemoryLog | None = None) -> None:
+    log = log or MemoryLog()
     traffic.make_topics(log)
     monkeypatch.setattr(kafka, "KafkaLog", lambda bootstrap: log)
     # What a process does to itself is not done to the tests.
@@ -73,3 +75,28 @@ def test_a_device_that_is_none_is_a_message_and_exit_2(
     monkeypatch.setenv("TAILRACE_STATE_DIR", str(tmp_path))
     assert trainer.main(["--settings", str(file)]) == 2
     assert f"trainer: trainer.device: {why}" in capsys.readouterr().err
+
+
+def test_no_version_to_go_on_from_is_a_message_and_exit_1(
+    mill: Mill,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    mill.put(*(traffic.trajectory(n) for n in range(8)))
+    run_until(mill, "published", 1)
+    mill.release(live=1)
+    assert isinstance(mill.log, MemoryLog)
+    traffic.spoil(mill.log, mill.versions()[1])
+    _stands_in(monkeypatch, mill.log)
+    file = tmp_path / "settings.toml"
+    file.write_text(
+        f'state_dir = "{tmp_path}"\nmodel = "{traffic.MODEL}"\n[trainer]\nreplay_steps = 0\n'
+        f'model_dir = "{mill.settings.model_dir}"\n'
+    )
+    assert trainer.main(["--settings", str(file)]) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(
+        "trainer: no version of tiny to go on from can be read: corrupt: version 1"
+    )
+    assert line.endswith("(tailrace models rollback --to V names another)")

@@ -11,28 +11,8 @@ from services.trainer.trainer import Trainer
 from tailrace import topics
 from tailrace.weights.tensors import digest
 from tests.trainer.conftest import Mill
+from tests.trainer.lives import Killed, run_until
 from tests.trainer.traffic import trajectory
-
-
-class Killed(BaseException):
-    """Stands for kill -9: nothing after it runs."""
-
-
-def run_until(mill: Mill, point: str, times: int, **changes: object) -> None:
-    """Run a trainer until it comes to a commit point for the nth time, and lose it there."""
-    left = times
-
-    def crash(at: str) -> None:
-        nonlocal left
-        left -= at == point
-        if at == point and left == 0:
-            raise Killed
-
-    trainer = mill.trainer(crash=crash, **changes)
-    with pytest.raises(Killed):
-        for _ in range(50):
-            trainer.turn(0.0)
-    mill.lose(trainer)
 
 
 def finish(mill: Mill, **changes: object) -> Trainer:

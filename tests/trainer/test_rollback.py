@@ -3,56 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 
-from hypothesis import Phase, given, settings
-from hypothesis import strategies as st
-import msgspec
-import pytest
-
-from services.trainer.trainer import Trainer
 from tailrace import topics
-from tailrace.events import Trajectory
-from tailrace.log.memory import MemoryLog
 from tailrace.updates import ModelUpdates
-from tailrace.weights.lineage import Lineage, label_only
+from tailrace.weights.lineage import label_only
 from tailrace.weights.tensors import digest
-from tests.trainer.conftest import Clock, Mill
-from tests.trainer.test_recovery import Killed, run_until
-from tests.trainer.traffic import MODEL, trajectory
-
-
-def sampled(number: int, version: int) -> Trajectory:
-    """An answer of one version."""
-    made = trajectory(number)
-    spans = [msgspec.structs.replace(span, version=version) for span in made.weight_versions]
-    return msgspec.structs.replace(made, weight_versions=spans)
-
-
-def run(trainer: Trainer) -> None:
-    """Until there is nothing to do."""
-    busy = True
-    while busy:
-        busy = trainer._skip_ends is not None
-        busy |= trainer.turn(0.0)
-
-
-def trained(mill: Mill, versions: int) -> Trainer:
-    """A trainer that has just published so many versions of 8 answers each."""
-    mill.put(*(trajectory(n) for n in range(8 * versions)))
-    trainer = mill.trainer()
-    run(trainer)
-    assert trainer.head.version == versions
-    return trainer
-
-
-def followed(mill: Mill, trainer: Trainer, **changes: object) -> Trainer:
-    """The next trainer, as ``__main__`` makes it."""
-    trainer.turn(0.0)
-    assert trainer.withdrawn
-    mill.forget(trainer)
-    trainer.close()
-    return mill.trainer(**changes)
+from tests.trainer.conftest import Mill
+from tests.trainer.lives import followed, run, trained
+from tests.trainer.traffic import MODEL, sampled, trajectory
 
 
 def test_skip_begins_the_branch_with_an_account_of_what_was_withdrawn(mill: Mill) -> None:
@@ -250,115 +208,3 @@ def test_where_nobody_could_build_the_base_the_branch_begins_with_a_keyframe(mil
     assert label_only(trainer.head)
     with ModelUpdates(mill.log, MODEL) as updates:
         assert updates.at(4).manifest == trainer.head
-
-
-@pytest.fixture
-def expected(mill: Mill, tiny_model: Path, tmp_path: Path) -> list[str | None]:
-    """The digests of an undisturbed run of :func:`scene`."""
-    other = Mill(MemoryLog(mill.clock.wall_ms), tiny_model, tmp_path / "o", clock=mill.clock)
-    trainer = trained(other, 3)
-    other.roll_back(1)
-    other.put(*(sampled(n, 1) for n in range(30, 38)))
-    run(followed(other, trainer))
-    other.close()
-    return [u.digest for u in other.versions()]
-
-
-@pytest.mark.parametrize("point", ["encoded", "published", "taken", "stepped"])
-def test_killed_while_it_forks_it_ends_in_the_same_state(
-    mill: Mill, expected: list[str | None], point: str
-) -> None:
-    trainer = trained(mill, 3)
-    mill.roll_back(1)
-    mill.put(*(sampled(n, 1) for n in range(30, 38)))
-    trainer.turn(0.0)
-    mill.forget(trainer)
-    trainer.close()
-    for times in (1, 1):
-        run_until(mill, point, times)
-        if mill.versions()[-1].version == 5:
-            break
-    run(mill.trainer())
-    assert [u.digest for u in mill.versions()] == expected
-    report = mill.audit()
-    assert report.ok, report.problems
-    assert report.trajectories.outcomes == {"trained": 16, "filtered": 16}
-
-
-def test_stopped_before_the_account_of_the_branch_is_whole_it_publishes_nothing(mill: Mill) -> None:
-    trainer = trained(mill, 3)
-    mill.roll_back(1)
-    trainer = followed(mill, trainer)
-    assert trainer._skip_ends is not None
-    trainer.stop()
-    assert len(mill.versions()) == 4
-    mill.forget(trainer)
-    trainer.close()
-    run(mill.trainer())
-    assert mill.audit().trajectories.outcomes == {"trained": 8, "filtered": 16}
-
-
-class Round(msgspec.Struct, frozen=True):
-    """Some answers, an order, and a trainer that turns until it has nothing to do, or dies."""
-
-    answers: list[int]
-    """By how many versions each is behind."""
-    order: str | None
-    version: int
-    dies: str | None
-
-
-rounds = st.builds(
-    Round,
-    st.lists(st.integers(0, 4), min_size=4, max_size=12),
-    st.sampled_from([None, None, "skip", "retrain", "skip", "retrain", "pin"]),
-    st.integers(0, 50),
-    st.sampled_from([None, None, "taken", "encoded", "published"]),
-)
-
-
-@settings(max_examples=3, deadline=None, derandomize=True, phases=[Phase.generate])
-@given(history=st.lists(rounds, min_size=5, max_size=7))
-def test_any_history_of_rollbacks_and_kills_adds_up(
-    tiny_model: Path, tmp_path_factory: pytest.TempPathFactory, history: list[Round]
-) -> None:
-    """Along the chain of every version each record has one outcome and each answer is trained at
-    most once; what is trained on is what the releases leave."""
-    clock = Clock()
-    state = tmp_path_factory.mktemp("state")
-    mill = Mill(MemoryLog(clock.wall_ms), tiny_model, state, clock=clock)
-    trainer, number = mill.trainer(checkpoint_versions=2), 0
-    for each in [*history, Round(answers=[], order=None, version=0, dies=None)]:
-        newest = mill.versions()[-1].version
-        for behind in each.answers:
-            mill.put(sampled(number, max(0, newest - behind)))
-            number += 1
-        if each.order in ("skip", "retrain"):
-            mill.roll_back(each.version % (newest + 1), each.order)
-        elif each.order == "pin":
-            mill.release(mode="pin", live=each.version % (newest + 1))
-
-        def crash(at: str, dies: str | None = each.dies) -> None:
-            if at == dies:
-                raise Killed
-
-        trainer._crash = trainer._press._crash = crash
-        for _ in range(8):
-            clock.now_s += 70  # what waits is trained, and decided
-            try:
-                trainer.turn(0.0)
-            except Killed:
-                mill.lose(trainer)
-                trainer = mill.trainer(checkpoint_versions=2)
-            if trainer.withdrawn:
-                mill.forget(trainer)
-                trainer.close()
-                trainer = mill.trainer(crash=crash, checkpoint_versions=2)
-    lineage = Lineage()
-    for update in mill.versions():
-        assert lineage.add(update)
-    assert trainer.head == lineage.served(trainer._releases.followed)
-    for version in lineage.updates:
-        report = mill.audit(version)
-        assert report.ok, (version, report.problems)
-    mill.close()

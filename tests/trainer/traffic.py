@@ -7,9 +7,12 @@ from collections.abc import Iterable
 import random
 from typing import Any
 
+import msgspec
+
 from tailrace import ids, topics
-from tailrace.events import Trajectory, TrajectoryContent, VersionSpan
+from tailrace.events import ModelUpdate, Trajectory, TrajectoryContent, VersionSpan
 from tailrace.log.base import Log
+from tailrace.log.memory import MemoryLog
 from tailrace.packing import pack_ids, pack_logprobs
 from tailrace.stream import Writer, publish_schemas
 from tailrace.wire import Wire
@@ -49,6 +52,13 @@ def trajectory(number: int, **fields: Any) -> Trajectory:
     return Trajectory(**(values | fields))
 
 
+def sampled(number: int, version: int) -> Trajectory:
+    """Trajectory ``number``, an answer of one version."""
+    made = trajectory(number)
+    spans = [msgspec.structs.replace(span, version=version) for span in made.weight_versions]
+    return msgspec.structs.replace(made, weight_versions=spans)
+
+
 def make_topics(log: Log, prefix: str = "", partitions: int = 2) -> None:
     log.create(topics.TOPICS, prefix=prefix, session_partitions=partitions)
     publish_schemas(log, prefix=prefix)
@@ -65,3 +75,12 @@ def put(log: Log, trajectories: Iterable[Trajectory], prefix: str = "") -> None:
             future.result(10)
     finally:
         producer.close()
+
+
+def spoil(log: MemoryLog, update: ModelUpdate) -> None:
+    """Another last byte in what a version's manifest names."""
+    assert update.chunks is not None
+    partition = log._partitions(topics.MODEL_CHUNKS.name)[update.chunks.partition]
+    entry = partition.entries[update.chunks.offsets[-1]]
+    value = entry.record.value or b""
+    entry.record = msgspec.structs.replace(entry.record, value=value[:-1] + bytes([value[-1] ^ 1]))

@@ -1,0 +1,216 @@
+"""After a restart or a rollback: back to a published version, bit for bit where that is possible.
+
+    newest checkpoint that the log knows (or version 0 from the model folder)
+      │ its Steps since, by the log: same inputs in the same order, same lr, same seeds
+      v
+    last published version ── digest equal? ── yes: go on as if nothing had happened
+                                            └─ no:  reseeded: masters from the published bfloat16
+                                                    weights, moments and baseline from the
+                                                    checkpoint (without one: from nothing)
+    neither, and its bytes cannot be read: the same with the version before it, and so on
+
+Ranges and held records are those of the version arrived at; decided ids are the checkpoint's and
+those of the receipts since. Nothing here writes to the log. Called once by
+:mod:`services.trainer.trainer`, after its Publisher has fenced older trainers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import logging
+
+import msgspec
+import torch
+
+from services.trainer import metrics
+from services.trainer.baseline import Slice
+from services.trainer.checkpoint import Checkpoints, Meta
+from services.trainer.known import KnownIds
+from services.trainer.learner import Learner, NonFinite
+from services.trainer.ledger import Ledger, NoReplay
+from services.trainer.settings import Settings
+from tailrace.errors import SettingsError, UpdateRefused
+from tailrace.events import ModelUpdate, Step
+from tailrace.weights.lineage import label_only
+from tailrace.weights.tensors import Tensors, digest
+
+_log = logging.getLogger(__name__)
+_NOT_ITS_BYTES = ("uri", "codec", "kind")
+"""Refusals that may be this place's: a store that is away, a program older than the version. They
+end a trainer: what others can read is not to be left."""
+
+
+class Recovery(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a restart arrived."""
+
+    replayed: int = 0
+    """Steps taken again."""
+    reseeded: str | None = None
+    """Why the optimizer goes on from published weights; None: it goes on from its own."""
+    optimizer_reset: bool = False
+    """Reseeded without any checkpoint: its moments begin at nothing."""
+    checkpoint_version: int = 0
+    """Of the checkpoint that it came from; the model folder is that of version 0."""
+    unreadable: tuple[int, ...] = ()
+    """Versions after the one arrived at, which nobody can make any more; oldest first."""
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """What the first Step after it says."""
+        found = {}
+        if self.reseeded is not None:
+            found["optimizer_reset"] = float(self.optimizer_reset)
+        if self.unreadable:
+            found["unreadable_versions"] = float(len(self.unreadable))
+        return found
+
+
+class Start(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a replay begins, and what is to be taken again."""
+
+    meta: Meta | None
+    """None: the model folder."""
+    state: dict[str, torch.Tensor]
+    steps: dict[int, list[Step]]
+    """By version."""
+
+
+def recover(
+    chain: Sequence[ModelUpdate],
+    ledger: Ledger,
+    learner: Learner,
+    known: KnownIds,
+    store: Checkpoints,
+    *,
+    floor: int,
+) -> Recovery:
+    """Bring a fresh learner and its ids to the last version of ``chain`` (oldest first), or to the
+    nearest before it, down to version ``floor``, that can be made.
+
+    Raises UpdateRefused when neither the ledger nor published weights lead to one of them, or when
+    it may be for this place alone that they do not; SettingsError when the weights are of another
+    model than the folder's.
+    """
+    untouched = learner.policy.published()
+    start = _start(chain, ledger, store)
+    beyond = chain[-1].version + 1  # from there on the ledger was found not to lead
+    reason = ""
+    with ledger.published(chain, untouched) as published:
+        for end in range(len(chain), 0, -1):
+            part, target = chain[:end], chain[end - 1].version
+            if start.meta is not None and start.meta.version > target:
+                start = _start(part, ledger, store)
+            meta = start.meta
+            arrived = Recovery(
+                checkpoint_version=part[0].version if meta is None else meta.version,
+                unreadable=tuple(update.version for update in chain[end:]),
+            )
+            try:
+                if target < beyond:
+                    replayed = _replay(part, start, ledger, learner)
+                    ledger.remember(part, meta, known)
+                    return msgspec.structs.replace(arrived, replayed=replayed)
+            except NoReplay as error:
+                reason = str(error)
+                beyond = beyond if error.version is None else error.version
+            try:
+                weights = published.at(target)
+            except UpdateRefused as error:
+                if error.reason in _NOT_ITS_BYTES or target == floor:
+                    raise
+                metrics.UNREADABLE.inc()
+                _log.error(
+                    "unreadable version=%d: %s; no replay: %s; going on before it, what it decided "
+                    "is decided again",
+                    *(target, error, reason),
+                )
+                _take(learner, untouched)
+                learner.steps = 0
+                continue
+            _log.warning("reseeded version=%d: %s", target, reason)
+            _take(learner, weights, start)
+            learner.steps = _last_step(part, start)
+            ledger.remember(part, meta, known)
+            return msgspec.structs.replace(arrived, reseeded=reason, optimizer_reset=meta is None)
+    raise AssertionError(f"version {floor} is not of the chain")
+
+
+def _start(chain: Sequence[ModelUpdate], ledger: Ledger, store: Checkpoints) -> Start:
+    found = store.newest((u.version, u.digest) for u in chain if u.digest is not None)
+    meta, state = found if found is not None else (None, {})
+    later = [u for u in chain if meta is None or u.version > meta.version]
+    return Start(meta=meta, state=state, steps=ledger.steps(later))
+
+
+def _replay(chain: Sequence[ModelUpdate], start: Start, ledger: Ledger, learner: Learner) -> int:
+    """Take the steps from ``start`` to the chain's last version again; how many. Raises
+    NoReplay."""
+    meta, begin = start.meta, chain[0].version if start.meta is None else start.meta.version
+    later = [u for u in chain if u.version > begin]
+    todo = [step for update in later for step in start.steps.get(update.version, [])]
+    if meta is None and chain[0].digest != digest(learner.policy.published()):
+        raise NoReplay("no checkpoint, and version 0 is not the model folder's", begin)
+    _check(todo, ledger.settings)
+    inputs = ledger.inputs(todo)
+    if meta is not None:
+        try:
+            learner.load_masters(start.state)
+        except ValueError as error:
+            raise NoReplay(str(error), begin) from None
+        if digest(learner.policy.published()) != meta.digest:
+            raise NoReplay(f"the checkpoint of version {begin} rounds to another digest", begin)
+        _moments(learner, start)
+        learner.steps = meta.step
+    for update in later:
+        for step in start.steps.get(update.version, []):
+            given = [inputs[i.partition, i.offset] for i in step.inputs]
+            try:
+                learner.step(given, lr=step.lr or 0.0, objective=_objective(step))
+            except NonFinite as error:
+                raise NoReplay(f"step {step.step}: {error}", step.version) from None
+            learner.steps = step.step
+            _log.info("replayed step=%d version=%d", step.step, step.version)
+        if not label_only(update) and digest(learner.policy.published()) != update.digest:
+            raise NoReplay(f"version {update.version} has another digest here", update.version)
+    return len(todo)
+
+
+def _check(todo: Sequence[Step], settings: Settings) -> None:
+    if len(todo) > settings.replay_steps:
+        raise NoReplay(f"{len(todo)} steps are more than replay_steps")
+    for step in todo:
+        here = (settings.threads, str(torch.__version__))
+        if step.reseeded:
+            raise NoReplay(f"step {step.step} was itself reseeded", step.version)
+        if (step.threads, step.torch) != here or step.processes != 1:
+            why = f"step {step.step} ran on {step.threads} threads of {step.torch}"
+            raise NoReplay(why, step.version)
+
+
+def _take(learner: Learner, weights: Tensors, start: Start | None = None) -> None:
+    """Masters from published weights; moments and baseline from a checkpoint, or from nothing."""
+    try:
+        learner.policy.load(weights)
+    except ValueError as error:
+        raise SettingsError(f"trainer.model_dir: {error}") from None
+    _moments(learner, start)
+
+
+def _moments(learner: Learner, start: Start | None) -> None:
+    meta = None if start is None else start.meta
+    learner.load_moments(start.state if start else {}, meta.updates if meta else 0)
+    learner.baseline.slices = {} if meta is None else _copied(meta.baseline)
+
+
+def _copied(slices: dict[str, Slice]) -> dict[str, Slice]:
+    """Learning goes on in them."""
+    return {name: msgspec.structs.replace(s) for name, s in slices.items()}
+
+
+def _last_step(chain: Sequence[ModelUpdate], start: Start) -> int:
+    taken = [step.step for u in chain for step in start.steps.get(u.version, [])]
+    return max(taken, default=start.meta.step if start.meta else 0)
+
+
+def _objective(step: Step) -> str:
+    return (step.inputs[0].objective if step.inputs else None) or ""
