@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from services.local.ports import free_port
 from services.rewards.producer import EXIT_CODE
 from tests.rewards.worker import Bench, Worker
 
@@ -104,10 +105,10 @@ def test_an_assignment_that_never_ends_ends_the_worker(
 
 
 def test_another_worker_takes_over(broker: Any, bench: Bench, prefix: str, tmp_path: Path) -> None:
-    workers = []
+    workers, where = [], (broker.bootstrap, prefix)
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-        workers.append(Worker(tmp_path / name, broker.bootstrap, prefix))
+        workers.append(Worker(tmp_path / name, *where, metrics_port=free_port()))
     first, second = workers
     try:
         first.start()
@@ -125,6 +126,9 @@ def test_another_worker_takes_over(broker: Any, bench: Bench, prefix: str, tmp_p
             bench.thumb(interaction, f"later{number}", up=False)
         bench.producer.flush()
         bench.await_true(lambda: len(bench.outcomes()) == 16, first)
+        # Of both partitions: prompts, outputs, words and what was decided.
+        assert first.gauge("tailrace_rewards_table_values") > 4 * 8
+        assert first.gauge("tailrace_rewards_table_bytes") > 4 * 8 * 50
     finally:
         for worker in workers:
             worker.kill()

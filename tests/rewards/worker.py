@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from typing import TypeVar
+from urllib.request import urlopen
 
 from tailrace import events, ids, topics
 from tailrace.log.kafka import KafkaLog
@@ -38,13 +39,16 @@ class Worker:
         instance: str = "",
         spec: str = SPEC,
         stall_s: float = 4.0,
+        metrics_port: int = 0,
     ) -> None:
         self.folder = folder
         self.log_file = folder / "worker.log"
+        self._metrics_port = metrics_port
         (folder / "spec.toml").write_text(spec)
         (folder / "settings.toml").write_text(
             f'kafka = "{bootstrap}"\nprefix = "{prefix}"\nstate_dir = "{folder}"\n'
-            f'[rewards]\nspec = "{folder}/spec.toml"\ntick_s = 0.25\nidle_tick_s = 1\n'
+            + (f"metrics_port = {metrics_port}\n" if metrics_port else "")
+            + f'[rewards]\nspec = "{folder}/spec.toml"\ntick_s = 0.25\nidle_tick_s = 1\n'
             f"commit_s = 0.4\nskew_ms = 50\nstall_s = {stall_s}\n"
             + (f'instance = "{instance}"\n' if instance else "")
         )
@@ -59,6 +63,12 @@ class Worker:
                 stdout=out,
                 stderr=out,
             )
+
+    def gauge(self, name: str) -> float:
+        """What it says of itself: a gauge without labels."""
+        with urlopen(f"http://127.0.0.1:{self._metrics_port}/metrics") as answer:
+            lines = answer.read().decode().splitlines()
+        return float(next(line for line in lines if line.startswith(f"{name} ")).split()[1])
 
     def ended(self) -> int | None:
         assert self.child is not None
