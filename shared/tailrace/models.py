@@ -6,10 +6,12 @@ Called by :mod:`tailrace.cli`. What it prints is for people; with ``--json`` one
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import getpass
 from pathlib import Path
+import shutil
 import sys
+import tempfile
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -25,7 +27,7 @@ def add_parser(
 ) -> None:
     """``models``, which lists, and its actions. ``command`` adds one with the options that say
     where the log is."""
-    text = "versions, who serves them and the release in force; roll back, pin, export, verify"
+    text = "versions, who serves them; roll back, pin, export, verify"
     models = command(commands, "models", text)
     models.add_argument("--limit", type=int, default=20, metavar="N", help="the newest N (20)")
     models.add_argument("--json", action="store_true", help="for programs, all of them")
@@ -52,7 +54,7 @@ def add_parser(
             "--by", default=None, metavar="NAME", help="who orders, on the log too (who you are)"
         )
         order.add_argument(
-            "--timeout", type=float, default=90.0, metavar="S", help="to wait for engines (90)"
+            "--timeout", type=float, default=90.0, metavar="S", help="to wait for the effect (90)"
         )
         order.add_argument("--json", action="store_true")
 
@@ -85,10 +87,13 @@ def run(arguments: argparse.Namespace, common: Common, log: Log) -> int:
     """One action; the exit code. Raises TailraceError and ValueError."""
     if arguments.action is None:
         return _list(arguments, common, log)
-    if arguments.action == "export":
-        return _export(arguments, common, log)
-    if arguments.action == "verify":
-        return _verify(arguments, common, log)
+    if arguments.action in ("export", "verify"):
+        do = _export if arguments.action == "export" else _verify
+        try:
+            return do(arguments, common, log)
+        except OSError as error:  # of a folder or a key that the user named
+            where = error.filename or arguments.folder
+            raise ValueError(f"{where}: {error.strerror or error}") from None
     return _order(arguments, common, log)
 
 
@@ -148,12 +153,21 @@ def _in_words(outcome: Outcome) -> list[str]:
 
 
 def _export(arguments: argparse.Namespace, common: Common, log: Log) -> int:
+    from tailrace.errors import UpdateRefused
+    from tailrace.orders import whole
     from tailrace.updates import ModelUpdates
     from tailrace.weights import bundle
 
     folder: Path = arguments.folder
-    if folder.exists():
-        raise ValueError(f"{folder} is there already")
+    signature = folder.with_name(f"{folder.name}.sig")
+    for path in [folder] if arguments.sign is None else [folder, signature]:
+        if path.exists():
+            raise ValueError(f"{path} is there already")
+    if arguments.sign is not None:
+        with tempfile.TemporaryDirectory() as trial:  # so that a wrong key leaves nothing behind
+            (Path(trial) / "folder").mkdir()
+            (Path(trial) / "folder" / "file").write_bytes(b"")
+            bundle.sign(Path(trial) / "folder", arguments.sign)
     with ModelUpdates(
         log,
         common.model,
@@ -163,16 +177,27 @@ def _export(arguments: argparse.Namespace, common: Common, log: Log) -> int:
         journal_bytes=0,
         progress=_progress(),
     ) as updates:
-        update = updates.at(arguments.version)
+        try:
+            update = updates.at(arguments.version)
+        except UpdateRefused:
+            whole(updates.lineage, arguments.version, common.model, _unsigned(common.trusted_keys))
+            raise
         update.save(folder)
     print(f"{folder}: {_line(update.manifest)}")
     if arguments.sign is not None:
-        print(f"{bundle.sign(folder, arguments.sign)}: signs it")
+        try:
+            bundle.sign(folder, arguments.sign)
+        except BaseException:
+            shutil.rmtree(folder)
+            signature.unlink(missing_ok=True)
+            raise
+        print(f"{signature}: signs it")
     return 0
 
 
 def _verify(arguments: argparse.Namespace, common: Common, log: Log) -> int:
     from tailrace.errors import UpdateRefused
+    from tailrace.orders import whole
     from tailrace.weights import folder as folders
     from tailrace.weights.store import Store
     from tailrace.weights.subscriber import Subscriber
@@ -191,13 +216,10 @@ def _verify(arguments: argparse.Namespace, common: Common, log: Log) -> int:
     store = Store.empty()
     try:
         subscriber.catch_up()
-        if arguments.version not in subscriber.lineage.updates:
-            signed = ", or none that these keys signed" if keys else ""
-            raise ValueError(f"no version {arguments.version} of {common.model}{signed}")
+        manifest = whole(subscriber.lineage, arguments.version, common.model, _unsigned(keys))
         applied = subscriber.advance(store, arguments.version)
     finally:
         subscriber.close()
-    manifest = subscriber.lineage.updates[arguments.version]
     assert store.digest == manifest.digest  # else it was refused
     from_bytes = sum(update.bytes or 0 for update in applied)
     print(f"{_line(manifest)}: built from {len(applied)} updates, {from_bytes} bytes")
@@ -208,6 +230,10 @@ def _verify(arguments: argparse.Namespace, common: Common, log: Log) -> int:
             raise UpdateRefused("digest", f"{arguments.folder} holds {found}")
         print(f"{arguments.folder} holds it")
     return 0
+
+
+def _unsigned(keys: Sequence[Path]) -> str:
+    return ", or none that these keys signed" if keys else ""
 
 
 def _line(manifest: ModelUpdate) -> str:

@@ -14,12 +14,13 @@ import time
 import msgspec
 
 from tailrace import topics
-from tailrace.events import Command, Release
+from tailrace.events import Command, ModelUpdate, Release
 from tailrace.log.base import Log, LogRecord
 from tailrace.settings import Common
 from tailrace.stream import Decoder, Writer, publish_schemas
 from tailrace.topics import named
 from tailrace.versions import Engine, ack_of, heard, release_in_words
+from tailrace.weights.lineage import Lineage
 from tailrace.weights.releases import Releases, refusal
 from tailrace.weights.subscriber import Subscriber
 from tailrace.wire import Wire
@@ -67,7 +68,6 @@ class Orders:
         )
         self._releases = Releases(log, wire, model=common.model, prefix=common.prefix)
         self._decoder = Decoder(log, wire, prefix=common.prefix)
-        self._wire = wire
         self._acks = named(topics.MODEL_ACKS, common.prefix)
         self._consumer = log.consumer()
         starts = log.offsets_at(self._acks, wall_ms() - _HEARD_MS)
@@ -93,7 +93,9 @@ class Orders:
         """
         self._check(version)
         began_s = self._clock()
-        offset = self._write(
+        offset = write(
+            self._log,
+            self._common,
             Command(
                 model=self._common.model,
                 event_time_ms=self._wall_ms(),
@@ -102,7 +104,7 @@ class Orders:
                 reason=reason,
                 principal=principal,
                 parameters={"data": data} if data is not None else {},
-            )
+            ),
         )
         outcome = Outcome(
             ok=False,
@@ -131,21 +133,8 @@ class Orders:
 
     def _check(self, version: int | None) -> None:
         self._subscriber.catch_up()
-        lineage = self._subscriber.lineage
-        if version is not None and version not in lineage.updates:
-            newest = "none is" if lineage.head is None else f"the newest is {lineage.head.version}"
-            raise ValueError(f"no version {version} of {self._common.model}: {newest}")
-
-    def _write(self, command: Command) -> int:
-        publish_schemas(self._log, prefix=self._common.prefix)
-        producer = self._log.producer()
-        try:
-            writer = Writer(producer, self._wire, prefix=self._common.prefix, source="cli")
-            written = writer.write(topics.CONTROL, command)
-            producer.flush()
-            return written.result(0).offset
-        finally:
-            producer.close()
+        if version is not None:
+            whole(self._subscriber.lineage, version, self._common.model)
 
     def _follow(
         self,
@@ -230,3 +219,32 @@ class Orders:
 def _effect(release: Release | None) -> tuple[object, ...]:
     """What counts of a release: a later order that is refused leaves it as it is."""
     return () if release is None else (release.mode, release.live, release.withdrawn_to)
+
+
+def write(log: Log, common: Common, command: Command) -> int:
+    """Put an order on ``control``; the offset where it lies. Raises LogError."""
+    publish_schemas(log, prefix=common.prefix)
+    producer = log.producer()
+    try:
+        writer = Writer(producer, Wire(common.registry), prefix=common.prefix, source="cli")
+        written = writer.write(topics.CONTROL, command)
+        producer.flush()
+        return written.result(0).offset
+    finally:
+        producer.close()
+
+
+def whole(lineage: Lineage, version: int, model: str, note: str = "") -> ModelUpdate:
+    """A version of the model itself. Raises ValueError, which says what to name instead, for one
+    that is not there (``note``: why it may not be) or is an adapter."""
+    if version in lineage.updates:
+        return lineage.updates[version]
+    adapter = lineage.adapters.get(version)
+    if adapter is not None:
+        raise ValueError(
+            f"version {version} is an adapter, no version of {model}: engines with adapters serve "
+            f"it as {model}@{version}, beside version {adapter.base_version}, which it was made "
+            "for; name that one"
+        )
+    newest = "none is" if lineage.head is None else f"the newest is {lineage.head.version}"
+    raise ValueError(f"no version {version} of {model}{note}: {newest}")
