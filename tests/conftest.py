@@ -25,6 +25,10 @@ from tailrace.log.base import Log
 CACHE_DIR = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tailrace"
 _PR_SET_PDEATHSIG = 1
 
+if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
+    # Each process that a test starts would compile all it imports: most of a vLLM's start.
+    os.environ.setdefault("PYTHONPYCACHEPREFIX", str(CACHE_DIR / "bytecode"))
+
 
 class Process:
     """A server of the test run: its command line, its log, kill and start again."""
