@@ -5,7 +5,6 @@ Exit codes: 0 after a signal, 1 when the log failed, 2 when a setting is wrong.
 
 from __future__ import annotations
 
-import logging
 import sys
 import threading
 from typing import TYPE_CHECKING
@@ -29,8 +28,7 @@ def main() -> int:
     try:
         _run(settings, log, stop)
     except LogError as error:
-        logging.getLogger(__name__).critical("ended error=%s", error)
-        return 1
+        return process.ended("drift", error)
     finally:
         log.close()
     return 0

@@ -30,16 +30,14 @@ def main(reached: Callable[[int], None] = lambda step: None) -> int:
         log = KafkaLog(settings.kafka)
         graders = Graders(settings, spec.load(settings.spec, settings.keys), log, reached=reached)
     except SettingsError as error:
-        print(f"graders: {error}", file=sys.stderr)
-        return 2
+        return process.ended("graders", error)
     logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for every request
     process.expose(settings.metrics_port, graders.ready)
     try:
         publish_schemas(log, prefix=settings.prefix)
         graders.run(stop)
     except LogError as error:
-        logging.getLogger(__name__).critical("ended error=%s", error)
-        return 1
+        return process.ended("graders", error)
     finally:
         log.close()
     return 0

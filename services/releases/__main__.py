@@ -7,13 +7,12 @@ took over.
 from __future__ import annotations
 
 from collections.abc import Callable
-import logging
 import sys
 import time
 
 from services.releases.settings import Settings
 from tailrace import process
-from tailrace.errors import Fenced, LogError, SettingsError
+from tailrace.errors import LogError, SettingsError
 
 
 def main(argv: list[str] | None = None, crash: Callable[[str], None] = lambda point: None) -> int:
@@ -44,16 +43,8 @@ def main(argv: list[str] | None = None, crash: Callable[[str], None] = lambda po
                 desk.turn()
         finally:
             desk.close()
-    except SettingsError as error:
-        print(f"releases: {error}", file=sys.stderr)
-        return 2
-    except Fenced as error:
-        text = f"releases: another one of {settings.model} took over: {error}"
-        print(text, file=sys.stderr)
-        return 3
-    except LogError as error:
-        logging.getLogger(__name__).critical("ended error=%s", error)
-        return 1
+    except (SettingsError, LogError) as error:
+        return process.ended("releases", error)
     finally:
         log.close()
     return 0

@@ -20,8 +20,7 @@ def main(**parts: Any) -> int:
     try:
         reward_spec = spec.load(settings.spec)
     except SettingsError as error:
-        print(f"rewards: {error}", file=sys.stderr)
-        return 2
+        return process.ended("rewards", error)
     if settings.log_level.upper() != "DEBUG":
         for chatty in ("faust", "mode", "aiokafka"):
             logging.getLogger(chatty).setLevel(logging.WARNING)
@@ -41,8 +40,7 @@ def main(**parts: Any) -> int:
     try:
         asyncio.run(run())
     except LogError as error:
-        logging.getLogger(__name__).critical("cannot start error=%s", error)
-        return 1
+        return process.ended("rewards", error)
     return 0
 
 

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import gc
-import logging
 import sys
 import time
 
 from services.trainer.settings import Settings
 from tailrace import process
-from tailrace.errors import Fenced, LogError, SettingsError, UpdateRefused
+from tailrace.errors import LogError, SettingsError, UpdateRefused
 
 
 def main(argv: list[str] | None = None, crash: Callable[[str], None] = lambda point: None) -> int:
@@ -61,16 +60,11 @@ def main(argv: list[str] | None = None, crash: Callable[[str], None] = lambda po
             live(wire)
             state["why"] = "going on from another version"
             gc.collect()  # else two models are in memory while the next one is made
-    except SettingsError as error:
-        return _wrong(str(error), 2)
-    except Fenced as error:
-        return _wrong(f"another trainer of {settings.model} took over: {error}", 3)
     except UpdateRefused as error:
         why = f"no version of {settings.model} to go on from can be read: {error}"
         return _wrong(f"{why} (tailrace models rollback --to V names another)", 1)
-    except LogError as error:
-        logging.getLogger(__name__).critical("ended error=%s", error)
-        return 1
+    except (SettingsError, LogError) as error:
+        return process.ended("trainer", error)
     finally:
         log.close()
     return 0

@@ -23,7 +23,7 @@ from typing import TypeVar
 import msgspec
 
 from tailrace import settings
-from tailrace.errors import SettingsError
+from tailrace.errors import Fenced, SettingsError, TailraceError
 
 S = TypeVar("S", bound=settings.Common)
 _SECRETS = ("token", "key", "keys", "password", "secret")
@@ -89,6 +89,23 @@ class _JsonLines(logging.Formatter):
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line)
+
+
+def ended(service: str, error: TailraceError) -> int:
+    """Say why a process ends by itself; its exit code.
+
+    2 a setting is wrong, 3 another one took over, 1 anything else: a supervisor may try again.
+    """
+    match error:
+        case SettingsError():
+            code, why = 2, str(error)
+        case Fenced():
+            code, why = 3, f"another one took over: {error}"
+        case _:
+            logging.getLogger(__name__).critical("ended error=%s", error)
+            return 1
+    print(f"{service}: {why}", file=sys.stderr)
+    return code
 
 
 def stopping() -> threading.Event:

@@ -2,8 +2,8 @@
 
 :class:`Writer` gives each record its key and CloudEvents headers; :class:`Decoder` turns log
 records back into events, learning schemas from the ``schemas`` topic; :func:`read_all` reads a
-fixed range. A record that cannot be decoded goes to ``dead-letters`` (:meth:`Writer.bury`) with its source and
-reason.
+fixed range. A record that cannot be decoded goes to ``dead-letters`` (:meth:`Writer.bury`) with its
+source and reason.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ import urllib.request
 import pytest
 
 from tailrace import process
+from tailrace.errors import Fenced, LogError, SettingsError
 
 CHILD = """
 import os, sys
@@ -106,3 +107,17 @@ def test_health_and_metrics_are_served():
 
 def test_without_a_port_nothing_is_served():
     assert process.expose(None, lambda: None) is None
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (SettingsError("a.b: is wrong"), 2, "engine: a.b: is wrong\n"),
+        (Fenced("steps-1"), 3, "engine: another one took over: steps-1\n"),
+        (LogError("no broker"), 1, ""),
+    ],
+)
+def test_an_end_has_its_code_and_one_line(error, code, said, capsys, caplog):
+    assert process.ended("engine", error) == code
+    assert capsys.readouterr().err == said
+    assert bool(said) != ("no broker" in caplog.text)
