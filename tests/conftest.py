@@ -14,6 +14,7 @@ import signal
 import subprocess
 import uuid
 
+import hypothesis
 import pytest
 
 from services.local import broker as kafka
@@ -24,6 +25,10 @@ from tailrace.log.base import Log
 
 CACHE_DIR = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tailrace"
 _PR_SET_PDEATHSIG = 1
+
+# How long an example takes is the machine's matter; each test has a bound of its own.
+hypothesis.settings.register_profile("tailrace", deadline=None)
+hypothesis.settings.load_profile("tailrace")
 
 if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
     # Each process that a test starts would compile all it imports: most of a vLLM's start.
