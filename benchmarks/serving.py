@@ -2,8 +2,8 @@
 
     publisher here ──> Kafka ──> engine ──> vLLM <── streams of answers from here
 
-SmolLM2-135M-Instruct and its engine on the first half of the cores, as the local runner places
-them, the broker and this process anywhere; a few streams ask vLLM all the time. First without
+SmolLM2-135M-Instruct in a vLLM on the first half of the cores, as the local runner places it, its
+engine, the broker and this process anywhere; a few streams ask vLLM all the time. First without
 updates, then through ``updates`` of them: each the rounding of fp32 masters moved by 2e-5, forth
 and back, so that every one changes more weights (9 %) than a step of training does (5 %). The next
 is published when the last was acked and ``between_s`` went by.
@@ -27,6 +27,7 @@ import numpy as np
 
 from benchmarks.gateway import Servers, ready, say
 from services.local import broker, jars, model
+from services.local.placement import omp_binding, serving
 from services.local.ports import free_port
 from tailrace import topics
 from tailrace.events import ModelAck, ModelUpdate
@@ -235,8 +236,6 @@ def _figures(values: list[float], **wanted: int) -> dict[str, float]:
 
 def _start(servers: Servers, where: Path, cache_dir: Path, source: Path) -> tuple[str, str]:
     """(bootstrap servers, URL of vLLM) once the engine has its vLLM up."""
-    usable = sorted(os.sched_getaffinity(0))
-    cores = ",".join(map(str, usable[: max(1, len(usable) // 2)]))
     kafka = broker.Broker(
         jars.prepare(cache_dir, say), where / "kafka", port=free_port(), controller_port=free_port()
     )
@@ -247,6 +246,8 @@ def _start(servers: Servers, where: Path, cache_dir: Path, source: Path) -> tupl
     publish_schemas(log)
     log.close()
     port, ready_port = free_port(), free_port()
+    usable = sorted(os.sched_getaffinity(0))
+    cores = omp_binding(serving(usable) or usable)
     settings = where / "settings.toml"
     settings.write_text(
         f'kafka = "{kafka.bootstrap}"\nmodel = "{model.NAME}"\nstate_dir = "{where}"\n'
@@ -254,8 +255,7 @@ def _start(servers: Servers, where: Path, cache_dir: Path, source: Path) -> tupl
         f'cores = "{cores}"\n'
     )
     engine = [sys.executable, "-m", "services.engine", "--settings", str(settings)]
-    words = ["taskset", "-c", cores, *engine]
-    ready(f"http://127.0.0.1:{ready_port}", "/readyz", servers.start("engine", words), 300.0)
+    ready(f"http://127.0.0.1:{ready_port}", "/readyz", servers.start("engine", engine), 300.0)
     return kafka.bootstrap, f"http://127.0.0.1:{port}"
 
 

@@ -53,6 +53,7 @@ def main(argv: list[str] | None = None, step: Callable[[str], None] = lambda poi
     from services.engine.adapters import Adapters
     from services.engine.admin import HttpAdmin
     from services.engine.engine import Engine
+    from services.engine.hostcopy import warm
     from services.engine.peers import Peers
     from services.engine.server import Server
     from services.engine.slot import Slot
@@ -83,10 +84,11 @@ def main(argv: list[str] | None = None, step: Callable[[str], None] = lambda poi
         start_s=settings.start_s,
         missing=admin.missing if child is None else lambda: None,
     )
-    server.check()  # vLLM takes half a minute: it starts while the folder is read
+    server.check()  # vLLM takes half a minute: it starts while all else is made ready
 
     try:
         store = _version_0(settings.model_folder, settings.journal_mib * 1024 * 1024)
+        warm(store.tensors)
     except (OSError, ValueError) as error:
         server.stop()
         return _wrong(f"engine.model_folder: {error}")

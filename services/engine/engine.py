@@ -246,10 +246,8 @@ class Engine:
             self._server.give_up(doubt)
 
     def _look_after(self) -> None:
-        if self.served is None:
-            return
         try:
-            if not self._watch.holds(self.served.version):
+            if self.served is not None and not self._watch.holds(self.served.version):
                 self._lose()
         except Doubt as doubt:
             self._lose(str(doubt))

@@ -14,19 +14,39 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 import logging
 
+import numpy as np
 from prometheus_client import Counter
 
 from services.engine.refusals import Refusals
 from tailrace.errors import LogError, UpdateRefused
 from tailrace.events import ModelUpdate
+from tailrace.weights import codec
 from tailrace.weights.releases import Releases
 from tailrace.weights.store import Store
 from tailrace.weights.subscriber import Subscriber
-from tailrace.weights.tensors import Tensor
+from tailrace.weights.tensors import ITEM_BYTES, Tensor, Tensors, bits_dtype
 
 logger = logging.getLogger(__name__)
 
 LOG_TROUBLE = Counter("tailrace_engine_log_errors", "Turns in which the log did not answer")
+
+
+_WARM_WEIGHTS = 1024
+
+
+def warm(tensors: Mapping[str, Tensor]) -> None:
+    """Apply a small delta of each dtype that a model has: the codec compiles its loops at first
+    use, which takes seconds that the first update need not wait for."""
+    old: Tensors = {}
+    new: Tensors = {}
+    for dtype in {tensor.dtype for tensor in tensors.values()}:
+        kind = bits_dtype(dtype)
+        bits = np.zeros(_WARM_WEIGHTS * ITEM_BYTES[dtype] // kind.itemsize, kind)
+        changed = bits.copy()
+        changed[0] = 1
+        old[dtype] = Tensor.of(dtype, (_WARM_WEIGHTS,), bits)
+        new[dtype] = Tensor.of(dtype, (_WARM_WEIGHTS,), changed)
+    codec.apply_delta(codec.encode_delta(old, new), old, with_undo=True)
 
 
 class HostCopy:

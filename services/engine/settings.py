@@ -29,7 +29,7 @@ class Settings(Common, frozen=True, kw_only=True):
     adapters: bool = False
     """Serve LoRA adapters beside the model; costs speed even while none is loaded."""
     cores: str | None = None
-    """Cores of vLLM's threads (``0``, ``0-3``, ``0,2``), which then is one process; None: as vLLM
+    """Cores of vLLM (``0``, ``0-3``, ``0,2``), which then computes in one process; None: as vLLM
     chooses, and where it runs in several ranks."""
     vllm_arguments: tuple[str, ...] = ()
     """Put at the end of vLLM's command line."""

@@ -87,6 +87,7 @@ class Vllm:
 
     def __init__(self, settings: Settings, token: str, base: Mapping[str, str], log: Path) -> None:
         self._command = command(settings)
+        self._cores = ",".join(map(str, core_numbers(settings.cores))) if settings.cores else ""
         self._environment = environment(settings, token, base)
         self._log = log
         self._process: subprocess.Popen[bytes] | None = None
@@ -105,7 +106,7 @@ class Vllm:
         launcher = str(Path(__file__).with_name("child.py"))
         with open(self._log, "wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, launcher, str(os.getpid()), *self._command],
+                [sys.executable, launcher, str(os.getpid()), self._cores, *self._command],
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

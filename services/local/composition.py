@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from services.local.document import Document
-from services.local.placement import omp_binding, place
+from services.local.placement import omp_binding, place, serving
 from services.local.programs import Program
 from services.local.settings import Settings
 from tailrace.errors import SettingsError
@@ -89,7 +89,7 @@ def compose(settings: Settings, addresses: Addresses, model_dir: Path, token: st
             "vllm_port": addresses.ports["vllm"],
             "vllm_url": settings.engine_url,
             "admin_token": settings.engine_token if settings.engine_url else token,
-            "cores": omp_binding(place("engine", cores).cores),
+            "cores": omp_binding(serving(cores)),
         },
         "trainer": {
             "model_dir": model_dir,

@@ -184,23 +184,25 @@ def test_a_kill_at_each_commit_point(
 
 def test_the_child_dies_with_its_parent(tmp_path: Path) -> None:
     child = Path(__file__).parents[2] / "services/engine/child.py"
-    note = tmp_path / "pid"
+    note, core = tmp_path / "pid", max(os.sched_getaffinity(0))
     parent = subprocess.Popen(
         [
             sys.executable,
             "-c",
             "import os, subprocess, sys, time\n"
-            "p = subprocess.Popen([sys.executable, sys.argv[1], str(os.getpid()), 'sleep', '99'],"
-            " start_new_session=True)\n"
+            "p = subprocess.Popen([sys.executable, sys.argv[1], str(os.getpid()), sys.argv[3],"
+            " 'sleep', '99'], start_new_session=True)\n"
             "open(sys.argv[2], 'w').write(str(p.pid))\n"
             "time.sleep(99)",
             str(child),
             str(note),
+            str(core),
         ]
     )
     until(lambda: note.exists() and bool(note.read_text()), note)
     pid = int(note.read_text())
     until(lambda: Path(f"/proc/{pid}/comm").read_text() == "sleep\n", note)
+    assert os.sched_getaffinity(pid) == {core}
     parent.kill()
     parent.wait()
 
@@ -215,5 +217,7 @@ def test_the_child_dies_with_its_parent(tmp_path: Path) -> None:
 
 def test_a_child_whose_parent_is_gone_does_not_start() -> None:
     child = Path(__file__).parents[2] / "services/engine/child.py"
-    done = subprocess.run([sys.executable, str(child), str(os.getpid() + 1), "true"], check=False)
+    done = subprocess.run(
+        [sys.executable, str(child), str(os.getpid() + 1), "", "true"], check=False
+    )
     assert done.returncode == 1

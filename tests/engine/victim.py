@@ -15,11 +15,13 @@ import signal
 import sys
 
 from services.engine import __main__ as program
+from services.engine import hostcopy
 import services.engine.engine  # noqa: F401
 import services.engine.slot  # noqa: F401
 import services.engine.swap  # noqa: F401
 import tailrace.log.kafka  # noqa: F401
 import tailrace.weights.folder  # noqa: F401
+from tests.engine.models import tensors
 
 LIFE_S = 40
 
@@ -40,6 +42,7 @@ def life(settings_file: str, point: str, swap: int) -> int:
 
 def main() -> None:
     """One engine for each line."""
+    hostcopy.warm(tensors(0))
     for line in sys.stdin:
         settings_file, point, swap = line.split()
         pid = os.fork()

@@ -202,16 +202,17 @@ def test_every_service_gets_its_ports_and_the_users_word_is_last(tmp_path: Path)
 
 
 @given(st.sets(st.integers(0, 255), min_size=1, max_size=64))
-def test_engine_and_trainer_never_share_cores(cores: set[int]) -> None:
+def test_vllm_and_trainer_never_share_cores(cores: set[int]) -> None:
     engine, trainer, other = (
         placement.place(name, sorted(cores)).cores for name in ("engine", "trainer", "drift")
     )
-    assert other is None
+    vllm = placement.serving(sorted(cores))
+    assert engine is other is None
     if len(cores) == 1:
-        assert engine is trainer is None
+        assert vllm is trainer is None
     else:
-        assert engine and trainer
-        assert set(engine).isdisjoint(trainer) and set(engine) | set(trainer) == cores
+        assert vllm and trainer
+        assert set(vllm).isdisjoint(trainer) and set(vllm) | set(trainer) == cores
 
 
 def test_shortages_are_said_with_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
