@@ -1,4 +1,5 @@
-"""``tailrace models``: versions and who serves them; step back, pin, take one away, check one.
+"""``tailrace models``: versions and who serves them; step back, pin, take one away, check one;
+hold the trainer still.
 
 Called by :mod:`tailrace.cli`. What it prints is for people; with ``--json`` one object.
 """
@@ -27,7 +28,7 @@ def add_parser(
 ) -> None:
     """``models``, which lists, and its actions. ``command`` adds one with the options that say
     where the log is."""
-    text = "versions, who serves them; roll back, pin, export, verify"
+    text = "versions, who serves them; roll back, pin, freeze the trainer, export, verify"
     models = command(commands, "models", text)
     models.add_argument("--limit", type=int, default=20, metavar="N", help="the newest N (20)")
     models.add_argument("--json", action="store_true", help="for programs, all of them")
@@ -48,7 +49,11 @@ def add_parser(
     pin = action("pin", "all engines to a version until another word; training goes on")
     pin.add_argument("version", type=int, metavar="V")
     follow = action("follow", "a pin ends: engines follow what is trained")
-    for order in (back, pin, follow):
+    freeze = action("freeze", "the trainer takes no new batch, also after a restart")
+    thaw = action("thaw", "a freeze ends")
+    drain = action("drain", "what is there is trained, decided and published at once")
+    keyframe = action("keyframe", "the next version, at once, is a whole model")
+    for order in (back, pin, follow, freeze, thaw, drain, keyframe):
         order.add_argument("--reason", default=None, help="kept on the log")
         order.add_argument(
             "--by", default=None, metavar="NAME", help="who orders, on the log too (who you are)"
@@ -91,9 +96,13 @@ def run(arguments: argparse.Namespace, common: Common, log: Log) -> int:
         do = _export if arguments.action == "export" else _verify
         try:
             return do(arguments, common, log)
+        except BrokenPipeError:  # whoever read us has left
+            raise
         except OSError as error:  # of a folder or a key that the user named
             where = error.filename or arguments.folder
             raise ValueError(f"{where}: {error.strerror or error}") from None
+    if arguments.action in ("freeze", "thaw", "drain", "keyframe"):
+        return _train(arguments, common, log)
     return _order(arguments, common, log)
 
 
@@ -133,6 +142,28 @@ def _order(arguments: argparse.Namespace, common: Common, log: Log) -> int:
     else:
         print("\n".join(_in_words(outcome)))
     return 0 if outcome.ok else 1
+
+
+def _train(arguments: argparse.Namespace, common: Common, log: Log) -> int:
+    import msgspec
+
+    from tailrace import training
+
+    done = training.give(
+        log,
+        common,
+        arguments.action,
+        reason=arguments.reason,
+        principal=arguments.by or _user(),
+        timeout_s=arguments.timeout,
+    )
+    if arguments.json:
+        print(msgspec.json.encode(done).decode())
+    elif done.ok:
+        print(f"done in {done.seconds:.1f} s: {done.said}")
+    else:
+        print(f"not done ({done.order}): {done.said}")
+    return 0 if done.ok else 1
 
 
 def _user() -> str | None:
