@@ -130,7 +130,7 @@ def main(argv: list[str] | None = None, step: Callable[[str], None] = lambda poi
         swap=Swap(
             admin, clock=time.monotonic, wait=time.sleep, settle_s=settings.settle_s, step=step
         ),
-        slot=Slot([settings.shared_dir, own_dir], settings.id),
+        slot=Slot([settings.shared_dir, own_dir], settings.id, patches=settings.patches),
         turns=turns,
         peers=Peers(
             log,

@@ -176,7 +176,7 @@ class Engine:
                 self._swap.relabel(version)
             else:
                 began = self._clock()
-                path = self._slot.write(self.copy.tensors, digest)
+                path = self._slot.write(self.copy.tensors, digest, self._sure())
                 apply_s += self._clock() - began
                 self._step("laid")
                 froze_ms = self._swap.load(Load(version=version, digest=digest, path=str(path)))
@@ -222,6 +222,11 @@ class Engine:
         )
         self._step("acked")
         self._next_ack = self._clock() + self._serving_ack_s
+
+    def _sure(self) -> str | None:
+        """The digest of what vLLM holds, if that is sure: not after what its canary refused."""
+        served = self.served
+        return served and (None if served.version in self.copy.refused else served.digest)
 
     def _may_pause(self, version: int, digest: str) -> bool:
         """Not before the engines whose turn it is, where requests would stand still for it."""

@@ -35,6 +35,8 @@ class Settings(Common, frozen=True, kw_only=True):
     """Put at the end of vLLM's command line."""
     shared_dir: Path = Path("/dev/shm")
     """Where a version is laid for vLLM to read; without room there, ``state_dir`` is used."""
+    patches: bool = True
+    """Where vLLM computes with the weights as they come, write only what changed."""
     call_s: float = 20.0
     """Time-out of one admin call."""
     settle_s: float = 30.0

@@ -3,6 +3,10 @@
 In: verified tensors. Out: the path of a safetensors file in shared memory, which the worker maps.
 It is the size of the model, so it lives for one swap only. Each has a name of its own: a worker
 that is late reading one never sees the next one's bytes. One process per ``name`` in a folder.
+
+A worker that can write single weights (:mod:`tailrace.plugins.patches`) leaves an empty file
+``*.patchable`` beside a version that it loaded. From then on what changed since the version before
+is laid beside each (``*.patch``).
 """
 
 from __future__ import annotations
@@ -14,8 +18,9 @@ from pathlib import Path
 import shutil
 from typing import Any
 
+from services.engine.patch import patch
 from tailrace.errors import UpdateRefused
-from tailrace.weights.tensors import Tensor
+from tailrace.weights.tensors import ITEM_BYTES, Tensor
 
 logger = logging.getLogger(__name__)
 
@@ -37,16 +42,20 @@ _SPARE_BYTES = 16 * 1024 * 1024
 
 
 class Slot:
-    """At most one version, in the first of ``folders`` that has room for it."""
+    """At most one version, in the first of ``folders`` that has room for it. ``patches``: with what
+    changed beside it, for a worker that asks for that."""
 
-    def __init__(self, folders: list[Path], name: str) -> None:
+    def __init__(self, folders: list[Path], name: str, *, patches: bool = True) -> None:
         self._folders = folders
         self._name = name
         self._count = 0
+        self._patches, self._wanted = patches, False
+        self._last: tuple[str, Mapping[str, Tensor]] | None = None
         self.clear()
 
-    def write(self, tensors: Mapping[str, Tensor], digest: str) -> Path:
-        """Lay down a version.
+    def write(self, tensors: Mapping[str, Tensor], digest: str, base: str | None = None) -> Path:
+        """Lay down a version. ``base``: the digest of what the worker holds, if that is sure; only
+        then it may be told what changed alone.
 
         Raises OSError when no folder has room, UpdateRefused (``kind``) when a tensor is of a
         dtype that vLLM cannot be given.
@@ -62,23 +71,40 @@ class Slot:
                 logger.warning("no room folder=%s needed_bytes=%d", folder, needed_bytes)
                 continue
             path = folder / f"tailrace-{self._name}-{self._count}.safetensors"
-            _write(path, tensors, digest)
+            _write(path, tensors, {"digest": digest})
+            last, self._last = self._last, (digest, tensors)
+            if self._patches and self._wanted and last is not None and last[0] == base:
+                _write_patch(path, last[1], tensors, {"base": last[0], "digest": digest})
             return path
         raise OSError(f"no folder of {[str(f) for f in self._folders]} has {needed_bytes} bytes")
 
     def clear(self) -> None:
         """Remove what an earlier swap, or an earlier process of this name, left."""
         for folder in self._folders:
-            for path in folder.glob(f"tailrace-{self._name}-*.safetensors"):
+            for path in folder.glob(f"tailrace-{self._name}-*.*"):
                 if path.stem.removeprefix(f"tailrace-{self._name}-").isdigit():  # no other engine's
+                    self._wanted |= path.suffix == ".patchable"
                     path.unlink(missing_ok=True)
 
 
-def _write(path: Path, tensors: Mapping[str, Tensor], digest: str) -> None:
-    header: dict[str, Any] = {"__metadata__": {"format": "pt", "digest": digest}}
+def _write_patch(
+    path: Path, old: Mapping[str, Tensor], new: Mapping[str, Tensor], marks: dict[str, str]
+) -> None:
+    found = patch(old, new)
+    if found is None:
+        return
+    needed_bytes = sum(tensor.bits.nbytes for tensor in found.values()) + _SPARE_BYTES
+    if shutil.disk_usage(path.parent).free < needed_bytes:
+        logger.warning("no room for a patch folder=%s bytes=%d", path.parent, needed_bytes)
+        return
+    _write(path.with_suffix(".patch"), found, marks)
+
+
+def _write(path: Path, tensors: Mapping[str, Tensor], marks: dict[str, str]) -> None:
+    header: dict[str, Any] = {"__metadata__": {"format": "pt", **marks}}
     end = 0
     # Widest elements first keeps every tensor aligned.
-    ordered = sorted(tensors.items(), key=lambda item: (-item[1].bits.itemsize, item[0]))
+    ordered = sorted(tensors.items(), key=lambda item: (-ITEM_BYTES[item[1].dtype], item[0]))
     for name, tensor in ordered:
         start, end = end, end + tensor.bits.nbytes
         header[name] = {

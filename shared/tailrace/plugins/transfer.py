@@ -1,19 +1,25 @@
-"""The weight transfer engine inside vLLM's worker: a whole version from a file in shared memory.
+"""The weight transfer engine inside vLLM's worker: a version from a file in shared memory.
 
 In: ``/update_weights {"update_info": {"path", "digest"}}``, a safetensors file that the engine
 process wrote from its verified host copy, its digest in the metadata. Out: the model's tensors in
 place, repacked as vLLM serves them. Instantiated by vLLM's factory under the name ``tailrace``.
 
-Invariants: nothing of the model is touched before the file was checked; each update carries the
-whole model and begins a new layerwise reload, so an update after one whose answer was lost loads
-all of it again; after a load that broke half-way every later call is refused, and only a new vLLM
-helps.
+A load is layerwise and whole, or, where the worker keeps the weights as they come, a patch of what
+changed (:mod:`.patches`). After a whole load of such a model an empty file beside the version says
+that patches are taken; from then on the engine process may lay one beside each version.
+
+Invariants: nothing of the model is touched before the file was checked; each update comes with the
+whole model, and all of it is loaded unless the last update came to its end and left exactly the
+weights that the patch is for; a patch that fails is followed by the whole load; after a load that
+broke half-way every later call is refused, and only a new vLLM helps.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 import logging
+from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
@@ -29,6 +35,8 @@ from vllm.model_executor.model_loader.reload.layerwise import (
     get_layerwise_info,
     initialize_layerwise_reload,
 )
+
+from tailrace.plugins.patches import SUFFIX, TAKEN, Places, Unpatchable
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +65,14 @@ class SharedFileTransfer(WeightTransferEngine[Init, Update]):  # type: ignore[mi
         super().__init__(*arguments)
         self._broken: str | None = None
         self._loaded: str | None = None
+        """Digest of an update that is not finished yet."""
+        self._held: str | None = None
+        """Digest of what the model holds, when the last update came to its end."""
+        self._patched = False
+        self._path = Path()
+        self._checkpoint: dict[str, torch.Tensor] = {}
+        """Placeholders for the tensors of the last whole load."""
+        self._places: Places | None = None
 
     def init_transfer_engine(self, init_info: Init) -> None:
         """No rendezvous: the file system is the transport."""
@@ -78,32 +94,80 @@ class SharedFileTransfer(WeightTransferEngine[Init, Update]):  # type: ignore[mi
             found = (file.metadata() or {}).get("digest")
             if found != update_info.digest:
                 raise ValueError(f"{update_info.path} holds {found}, not {update_info.digest}")
+            held, self._held = self._held, None
             self._broken, self._loaded = "a load did not come to its end", None
-            self._forget_partial_loads()
-            initialize_layerwise_reload(self.model)
-            # Views into the mapped file: a layer's are dropped once it was copied.
-            self.model.load_weights((name, file.get_tensor(name)) for name in file.keys())
+            self._path = Path(update_info.path)
+            self._patched = held is not None and self._patch(held, update_info.digest)
+            if not self._patched:
+                self._forget_partial_loads()
+                initialize_layerwise_reload(self.model)
+                self.model.load_weights(self._tensors(file))
             self._loaded = update_info.digest
+
+    def _tensors(self, file: Any) -> Iterator[tuple[str, torch.Tensor]]:
+        self._checkpoint = {}
+        for name in file.keys():
+            # A view into the mapped file: a layer's are dropped once it was copied.
+            tensor = file.get_tensor(name)
+            self._checkpoint[name] = torch.empty_like(tensor, device="meta")
+            yield name, tensor
+
+    def _patch(self, held: str, digest: str) -> bool:
+        """Write what changed since ``held``, if there is a patch; else, or when it fails, all has
+        to be loaded."""
+        path = self._path.with_suffix(SUFFIX)
+        if self._places is None or not path.exists():
+            return False
+        try:
+            with safe_open(path, framework="pt") as file:
+                found = file.metadata()
+                if (found["base"], found["digest"]) != (held, digest):
+                    return False
+                count = self._places.apply(file)
+        except Exception as error:
+            logger.warning("loading all, for the patch failed digest=%s: %r", digest, error)
+            return False
+        logger.info("patched digest=%s weights=%d", digest, count)
+        return True
 
     def finish_weight_update(self) -> None:
         """Close the update. Raises RuntimeError when it brought no weights or not all."""
         if self._loaded is None:
             self._check()
             raise RuntimeError("finish without a loaded version")
+        tied = [] if self._patched else self._tied()
+        digest, self._loaded = self._loaded, None
+        if not self._patched:
+            finalize_layerwise_reload(self.model, self.model_config)
+            for layer in tied:
+                # A tied head has no weights of its own, but on CPU a repacked copy of the embedding
+                # that only this refreshes; without it the old head would serve under the new label.
+                method: Any = layer.quant_method
+                method.process_weights_after_loading(layer)
+            logger.info("loaded digest=%s repacked_tied=%d", digest, len(tied))
+        self._broken, self._held = None, digest
+        if not self._patched:
+            self._learn_places()
+
+    def _tied(self) -> list[torch.nn.Module]:
+        """Layers whose weights came with another's. Raises RuntimeError when one's did not come."""
         unloaded = self._unloaded()
         tied = [layer for layer in unloaded if self._shares_weights(layer)]
         if len(tied) != len(unloaded):
             names = sorted(type(layer).__name__ for layer in unloaded if layer not in tied)
             raise RuntimeError(f"the version has no weights for {', '.join(names)}")
-        digest, self._loaded = self._loaded, None
-        finalize_layerwise_reload(self.model, self.model_config)
-        for layer in tied:
-            # A tied head has no weights of its own, but on CPU a repacked copy of the embedding
-            # that only this refreshes; without it the old head would serve under the new label.
-            method: Any = layer.quant_method
-            method.process_weights_after_loading(layer)
-        logger.info("loaded digest=%s repacked_tied=%d", digest, len(tied))
-        self._broken = None
+        return tied
+
+    def _learn_places(self) -> None:
+        """See whether the model takes patches, and say so."""
+        self._places = None
+        try:
+            self._places = Places(self.model, self._checkpoint)
+            self._path.with_suffix(TAKEN).touch(mode=0o600)
+        except Unpatchable as reason:
+            logger.info("no patches: %s", reason)
+        except Exception as error:  # the model's own loader, on tensors without content; the disk
+            logger.warning("no patches: %r", error)
 
     def shutdown(self) -> None:
         """Nothing is held between updates."""

@@ -1,0 +1,113 @@
+"""What the engine lays beside a version, for a vLLM that writes single weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import json
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+import numpy as np
+import pytest
+
+from services.engine.patch import patch
+from tailrace.weights.tensors import ITEM_BYTES, Tensor, digest
+from tests.engine.models import canary, tensors
+from tests.engine.room import Room
+from tests.engine.unpacked import changed
+
+
+@given(
+    st.lists(st.sampled_from(sorted(ITEM_BYTES)), min_size=1, max_size=4),
+    st.integers(1, 300),
+    st.integers(0, 2**32),
+)
+def test_a_patch_tells_each_change(dtypes: list[str], size: int, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    old = {
+        f"{at}": Tensor.of(dtype, (size,), random.integers(0, 256, size * ITEM_BYTES[dtype], "u1"))
+        for at, dtype in enumerate(dtypes)
+    }
+    new = changed(old, [name for name in old if random.random() < 0.5], seed, share=0.001)
+    found = patch(old, new)
+    if found is None:
+        return
+    for name, tensor in old.items():
+        now = tensor.bits.view(f"<u{ITEM_BYTES[tensor.dtype]}").copy()
+        if f"after/{name}" in found:
+            parts = [found[f"{part}/{name}"].numpy() for part in ("positions", "before", "after")]
+            places, before, after = parts
+            assert np.array_equal(now[places], before.view(now.dtype))
+            assert not np.any(before == after)
+            now[places] = after.view(now.dtype)
+        assert now.tobytes() == new[name].bits.tobytes()
+
+
+def test_what_no_patch_tells() -> None:
+    one = Tensor.of("bfloat16", (64,), np.arange(64, dtype=np.uint16))
+    other = Tensor.of("bfloat16", (64,), np.arange(64, dtype=np.uint16) + np.uint16(1))
+    few = one.bits.copy()
+    few[:4] += 7
+    assert patch({"a": one}, {"a": one}) == {}
+    assert patch({"a": one}, {"a": Tensor.of("bfloat16", (64,), few)}) is not None
+    assert patch({"a": one}, {"a": other}) is None, "everything changed"
+    assert patch({"a": one}, {"a": one, "b": one}) is None, "a tensor came"
+    assert patch({"a": one, "b": one}, {"a": one}) is None, "a tensor went"
+    assert patch({"a": one}, {"a": Tensor.of("float16", (64,), one.bits.copy())}) is None
+    assert patch({"a": one}, {"a": Tensor.of("bfloat16", (8, 8), one.bits.copy())}) is None
+
+
+class Laid:
+    """A vLLM's update calls: of each the weights that its patch is for, None without one."""
+
+    def __init__(self, room: Room) -> None:
+        self.bases: list[str | None] = []
+        self.update, room.vllm.update = room.vllm.update, self._update  # type: ignore[method-assign]
+
+    def _update(self, path: str, mark: str) -> None:
+        beside = Path(path).with_suffix(".patch")
+        self.bases.append(None)
+        if beside.exists():
+            text = beside.read_bytes()
+            marks = json.loads(text[8 : 8 + int.from_bytes(text[:8], "little")])["__metadata__"]
+            assert marks["digest"] == mark
+            self.bases[-1] = marks["base"]
+        self.update(path, mark)
+        Path(path).with_suffix(".patchable").touch()
+
+
+@pytest.fixture
+def room(tmp_path: Path) -> Iterator[Room]:
+    folder = tmp_path / "slot"
+    folder.mkdir()
+    found = Room(folder)
+    yield found
+    found.close()
+
+
+def test_patches_are_laid_where_it_is_sure_what_vllm_holds(room: Room) -> None:
+    marks = [digest(tensors(number)) for number in range(5)]
+    first = Laid(room)
+    room.trainer.keyframe(0)
+    room.turns(2)
+    room.trainer.delta(1)
+    room.turns(2)
+    assert room.serves(1, 1) and first.bases == [None, marks[0]]
+    # A canary that differs: what is held may be other weights than it should be.
+    room.vllm.logprobs = {marks[2]: [-5.0, -5.0]}
+    room.trainer.delta(2, canary=canary([-1.0, -1.0]))
+    room.turns(2)
+    assert room.serves(1, 1) and first.bases[2:] == [marks[1], None]
+    room.trainer.delta(3)
+    room.turns(2)
+    assert room.serves(3, 3) and first.bases[4:] == [marks[1]]
+    # Another vLLM holds what it was started with.
+    room.vllm.dead, room.child.code = True, 1
+    room.turns(3, seconds=10)
+    second = Laid(room)
+    room.turns(3, seconds=10)
+    assert room.serves(3, 3) and set(second.bases) <= {None}
+    room.trainer.delta(4)
+    room.turns(2)
+    assert room.serves(4, 4) and second.bases[-1] == marks[3]
