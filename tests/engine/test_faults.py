@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 import signal
-import threading
 import time
 from typing import Any
 
@@ -15,7 +14,8 @@ import pytest
 
 from services.engine.admin import HttpAdmin, Refused, Unanswered
 from services.engine.swap import Doubt, Swap
-from tests.engine.real import TOKEN, TOKENS, Models, RealVllm, ask
+from tests.engine.real import TOKEN, TOKENS, Models, RealVllm
+from tests.engine.users import Users
 
 CALLS = (
     *("/pause", "/start_weight_update", "/update_weights", "/finish_weight_update"),
@@ -44,39 +44,6 @@ class FaultyAdmin(HttpAdmin):
         raise Unanswered(path)
 
 
-class Users:
-    """Somebody who asks all the time: each answer must be a whole version's, under its label."""
-
-    def __init__(self, url: str, wanted: dict[str, int]) -> None:
-        self._url, self._wanted = url, wanted
-        self.answers: list[str] = []
-        self.wrong: list[object] = []
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(2)]
-
-    def __enter__(self) -> Users:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join(60)
-
-    def _run(self) -> None:
-        while not self._stop.is_set():
-            try:
-                answer = ask(self._url, TOKENS, 1)
-            except Exception as error:
-                self.wrong.append(error)
-                return
-            label = answer.spans[0][0]
-            self.answers.append(label)
-            if answer.tokens[0] != self._wanted[label]:
-                self.wrong.append((label, answer.tokens))
-
-
 @pytest.mark.e2e
 def test_no_trouble_at_any_call_lets_a_half_loaded_model_serve(
     vllm: RealVllm, models: Models
@@ -89,7 +56,7 @@ def test_no_trouble_at_any_call_lets_a_half_loaded_model_serve(
     swap = Swap(admin, clock=time.monotonic, wait=time.sleep)
     wanted = {str(version): firsts[version % 2] for version in range(10, 99)}
     version = 11
-    with Users(vllm.url, wanted) as users:
+    with Users(vllm.url, many=2, count=1) as users:
         for call in CALLS:
             for kind in TROUBLES:
                 version += 1
@@ -111,8 +78,10 @@ def test_no_trouble_at_any_call_lets_a_half_loaded_model_serve(
                 assert kind == "drop"
                 swap.load(vllm.load_of(version, pair[version % 2]))
             assert vllm.admin.weight_info() == str(version)
-    assert not users.wrong, users.wrong[:3]
-    assert len(set(users.answers)) > 5
+    assert not users.failed, users.failed
+    for answer in users.answers:  # each is a whole version's, under its label
+        assert answer.tokens[0] == wanted[answer.spans[0][0]], answer
+    assert len(users.labels) > 5
 
 
 @pytest.mark.e2e

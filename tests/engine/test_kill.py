@@ -2,53 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-import ctypes
+from collections.abc import Iterator
 import os
 from pathlib import Path
 import signal
 import subprocess
 import sys
-import time
 
 import httpx
 import pytest
 
 from services.local.ports import free_port
 from tailrace.log.kafka import KafkaLog
-from tailrace.weights import folder
 from tailrace.weights.tensors import digest
-from tests.engine.fakehttp import TOKEN
-from tests.engine.models import MODEL, Trainer, tensors
+from tests.engine.models import Trainer, tensors
+from tests.engine.programs import answers, attached, run, until
 
 UNTOUCHED = ("applied", "laid")
 """Points at which vLLM still runs as before."""
 FROZEN = ("paused", "started", "updated", "finished")
 POINTS = (*UNTOUCHED, *FROZEN, "resumed", "checked", "acked")
-
-
-def run(module: str, *arguments: str, log: Path, **pipes: int) -> subprocess.Popen[bytes]:
-    libc = ctypes.CDLL(None)
-    with log.open("ab") as output:
-        return subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
-            **{"stdout": output, "stderr": output} | pipes,  # type: ignore[call-overload]
-            preexec_fn=lambda: libc.prctl(1, signal.SIGKILL),
-        )
-
-
-def until(what: Callable[[], bool], log: Path, limit_s: float = 30.0) -> None:
-    end = time.monotonic() + limit_s
-    while not what():
-        assert time.monotonic() < end, log.read_text()[-3000:]
-        time.sleep(0.02)
-
-
-def answers(url: str) -> bool:
-    try:
-        return httpx.get(url, trust_env=False).status_code == 200
-    except httpx.TransportError:
-        return False
 
 
 @pytest.fixture(scope="module")
@@ -92,14 +65,8 @@ class Victims:
 
 @pytest.fixture
 def victims(broker, prefix: str, vllm: str, tmp_path: Path) -> Iterator[Victims]:  # type: ignore[no-untyped-def]
-    folder.write(tmp_path / "base", tensors(0), {})
     port = free_port()
-    (tmp_path / "settings.toml").write_text(
-        f'kafka = "{broker.bootstrap}"\nprefix = "{prefix}"\nmodel = "{MODEL}"\n'
-        f'state_dir = "{tmp_path}"\n[engine]\nmodel_folder = "{tmp_path / "base"}"\n'
-        f'vllm_url = "{vllm}"\nadmin_token = "{TOKEN}"\nshared_dir = "{tmp_path}"\n'
-        f"metrics_port = {port}\n"
-    )
+    attached(tmp_path, broker.bootstrap, vllm, port, prefix=prefix)
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with run("tests.engine.victim", log=tmp_path / "engine.log", **pipes) as process:
         yield Victims(tmp_path, port, process)

@@ -12,13 +12,11 @@ import pytest
 from services.local.ports import free_port
 from tailrace.errors import LogError, UpdateRefused
 from tailrace.log.kafka import KafkaLog
-from tailrace.weights import folder
 from tailrace.weights.tensors import digest
 from tests.conftest import TestBroker
-from tests.engine.fakehttp import TOKEN
-from tests.engine.models import MODEL, Trainer, tensors
+from tests.engine.models import Trainer, tensors
+from tests.engine.programs import answers, attached, run, until
 from tests.engine.room import Room
-from tests.engine.test_kill import answers, run, until
 
 
 def test_versions_that_came_while_the_log_was_silent(
@@ -108,18 +106,13 @@ def test_a_broker_that_is_killed_and_comes_back(own_broker: TestBroker, tmp_path
     port, ready_port = free_port(), free_port()
     vllm, ready = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{ready_port}/readyz"
     words = tmp_path / "engine.log"
-    folder.write(tmp_path / "base", tensors(0), {})
-    (tmp_path / "settings.toml").write_text(
-        f'kafka = "{own_broker.bootstrap}"\nmodel = "{MODEL}"\nstate_dir = "{tmp_path}"\n'
-        f'[engine]\nmodel_folder = "{tmp_path / "base"}"\nvllm_url = "{vllm}"\n'
-        f'admin_token = "{TOKEN}"\nshared_dir = "{tmp_path}"\nmetrics_port = {ready_port}\n'
-    )
+    settings = attached(tmp_path, own_broker.bootstrap, vllm, ready_port)
     log = KafkaLog(own_broker.bootstrap)
     trainer = Trainer(log)
     trainer.keyframe(0)
     fake = run("tests.engine.fakehttp", str(port), log=tmp_path / "vllm.log")
     until(lambda: answers(f"{vllm}/health"), words)
-    engine = run("services.engine", "--settings", str(tmp_path / "settings.toml"), log=words)
+    engine = run("services.engine", "--settings", str(settings), log=words)
 
     def serves(version: int) -> bool:
         now = httpx.get(f"{vllm}/state", trust_env=False).json()
