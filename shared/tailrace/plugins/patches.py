@@ -30,10 +30,7 @@ SUFFIX = ".patch"
 TAKEN = ".patchable"
 """The suffix of the empty file that tells the engine process to lay patches from now on."""
 
-_TRIED = frozenset(
-    f"{name}ForCausalLM"
-    for name in ("Llama", "Mistral", "Qwen2", "Qwen3", "Gemma", "Gemma2", "Gemma3")
-)
+_TRIED = frozenset(("LlamaForCausalLM", "Qwen2ForCausalLM", "Gemma3ForCausalLM"))
 """Other models may compute something of their weights where nobody sees it."""
 _AS_THEY_COME = (type(None), UnquantizedLinearMethod, UnquantizedEmbeddingMethod)
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
