@@ -6,7 +6,7 @@ initialisation would leave at zero or one filled in, so that a tensor which does
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
 import json
 import os
@@ -52,8 +52,16 @@ class Answer(msgspec.Struct, frozen=True):
     """(label, first token, end)."""
 
 
-def ask(url: str, prompt: Sequence[int], count: int, *, model: str = "tiny") -> Answer:
-    """The likeliest ``count`` tokens, streamed. Raises when the answer is not whole."""
+def ask(
+    url: str,
+    prompt: Sequence[int],
+    count: int,
+    *,
+    model: str = "tiny",
+    begun: Callable[[], None] = lambda: None,
+) -> Answer:
+    """The likeliest ``count`` tokens, streamed. Raises when the answer is not whole. ``begun`` is
+    called whenever tokens came."""
     sampling = {"max_tokens": count, "temperature": 0.0, "logprobs": 0, "ignore_eos": True}
     body = {"model": model, "token_ids": list(prompt), "sampling_params": sampling, "stream": True}
     tokens: list[int] = []
@@ -72,8 +80,15 @@ def ask(url: str, prompt: Sequence[int], count: int, *, model: str = "tiny") -> 
                 logprobs += [item["logprob"] for item in choice["logprobs"]["content"]]
                 for span in choice["weight_versions"] or ():
                     spans.append((span["version"], span["start"], span["end"]))
+            begun()
     assert len(tokens) == len(logprobs) == count == spans[-1][2], "an answer was cut"
     return Answer(tokens, logprobs, spans)
+
+
+def core(number: int) -> str:
+    """One of the cores that there are: servers beside each other get a number of their own."""
+    cores = sorted(os.sched_getaffinity(0))
+    return str(cores[number % len(cores)])
 
 
 class RealVllm(msgspec.Struct, frozen=True):
@@ -88,6 +103,15 @@ class RealVllm(msgspec.Struct, frozen=True):
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.settings.vllm_port}"
+
+    def wait(self) -> None:
+        """Until it serves."""
+        end = time.monotonic() + 240
+        while not self.admin.healthy():
+            assert self.process.exit_code() is None and time.monotonic() < end, (
+                self.process.last_words()
+            )
+            time.sleep(0.1)
 
     def swap(self, **more: Any) -> Swap:
         return Swap(self.admin, clock=time.monotonic, wait=time.sleep, **more)
@@ -107,16 +131,20 @@ class RealVllm(msgspec.Struct, frozen=True):
 @contextlib.contextmanager
 def real_vllm(model: Path, folder: Path, **more: Any) -> Iterator[RealVllm]:
     """A vLLM that serves the folder ``model`` as ``tiny``."""
-    chosen: dict[str, Any] = {"cores": "0", "kv_cache_mib": 64, "model": "tiny"} | more
+    with starting_vllm(model, folder, **more) as starting:
+        starting.wait()
+        yield starting
+
+
+@contextlib.contextmanager
+def starting_vllm(model: Path, folder: Path, **more: Any) -> Iterator[RealVllm]:
+    """As :func:`real_vllm`; whoever uses it waits first."""
+    chosen: dict[str, Any] = {"cores": core(0), "kv_cache_mib": 64, "model": "tiny"} | more
     settings = Settings(model_folder=model, vllm_port=free_port(), **chosen)
     vllm = Vllm(settings, TOKEN, os.environ, folder / "vllm.log")
     admin = HttpAdmin(f"http://127.0.0.1:{settings.vllm_port}", TOKEN, model="tiny")
     vllm.start()
     try:
-        end = time.monotonic() + 240
-        while not admin.healthy():
-            assert vllm.exit_code() is None and time.monotonic() < end, vllm.last_words()
-            time.sleep(0.1)
         yield RealVllm(admin, vllm, settings, folder)
     finally:
         admin.close()

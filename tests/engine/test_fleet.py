@@ -7,10 +7,7 @@ import os
 from pathlib import Path
 import signal
 import subprocess
-import threading
-import time
 
-import httpx
 import pytest
 
 from services.local.ports import free_port
@@ -23,8 +20,9 @@ from tailrace.weights import codec
 from tailrace.weights.publisher import Publisher
 from tailrace.weights.tensors import digest
 from tailrace.wire import Wire
+from tests.engine.programs import answers, run, until
 from tests.engine.real import TOKENS, Models, ask
-from tests.engine.test_kill import answers, run, until
+from tests.engine.users import Users
 
 LIMIT_S = 150.0
 """For vLLM to come up, on a machine that does other things too."""
@@ -65,37 +63,6 @@ class Member:
             self.process.wait(30)
         except subprocess.TimeoutExpired:
             self.kill()
-
-
-class Asking:
-    """Three who ask one vLLM without a break for answers of 60 tokens."""
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-        self.labels: list[tuple[str, ...]] = []
-        self.failed: list[Exception] = []
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(3)]
-
-    def __enter__(self) -> Asking:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join(60)
-
-    def _run(self) -> None:
-        while not self._stop.is_set():
-            try:
-                answer = ask(self._url, TOKENS, 60)
-            except (httpx.HTTPError, AssertionError) as error:
-                self.failed.append(error)
-                time.sleep(0.1)
-            else:
-                self.labels.append(tuple(span[0] for span in answer.spans))
 
 
 @pytest.fixture
@@ -162,8 +129,8 @@ def test_updates_kills_and_no_failed_request(
     publish()
     for member in fleet:
         until(member.ready, member.words, LIMIT_S)
-    with Asking(first.url) as asking:
-        with Asking(second.url) as others:
+    with Users(first.url, many=3, count=60) as users:
+        with Users(second.url, many=3, count=60) as others:
             for _ in range(5):
                 version = publish()
                 until(applied(version, first, second), first.words)
@@ -177,13 +144,13 @@ def test_updates_kills_and_no_failed_request(
         version = publish()
         until(second.ready, second.words, LIMIT_S)
         until(applied(version, first, second), second.words)
-        with Asking(second.url) as again:
+        with Users(second.url, many=3, count=60) as again:
             version = publish()
             until(applied(version, first, second), second.words)
         assert not again.failed, again.failed
-    assert not asking.failed, asking.failed
-    assert {label for labels in asking.labels for label in labels} >= {str(v) for v in (2, 3)}
-    assert any(len(labels) > 1 for labels in asking.labels), "some answers spanned an update"
+    assert not users.failed, users.failed
+    assert users.labels >= {"2", "3"}
+    assert any(len(answer.spans) > 1 for answer in users.answers), "some spanned an update"
     assert not acks("refused")
     # Nobody paused before the one ahead of it was through.
     times = {(a.version, a.engine): a for a in acks("applied") if a.pause_ms is not None}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 import threading
-import time
 
 import httpx
 import pytest
@@ -105,9 +104,12 @@ def test_no_key_or_value_of_older_weights_is_used(vllm: RealVllm, models: Models
     assert of(models.other, new.tokens, new.logprobs) < 0.1
     # An answer that was under way goes on as if the new weights had read all before it.
     answers = []
-    thread = threading.Thread(target=lambda: answers.append(ask(vllm.url, prompt, 1200)))
+    begun = threading.Event()
+    thread = threading.Thread(
+        target=lambda: answers.append(ask(vllm.url, prompt, 400, begun=begun.set))
+    )
     thread.start()
-    time.sleep(0.5)
+    assert begun.wait(60)
     vllm.load(302, models.base)
     thread.join(120)
     (label, start, _), *_ = [span for span in answers[0].spans if span[0] == "302"]
