@@ -1,8 +1,12 @@
-"""Two engines with their vLLMs on a real broker: requests all along, kills, versions that go on."""
+"""Three engines with their vLLMs on a real broker: requests all along, kills, versions that go on.
+
+The first is attached to a vLLM that somebody else keeps; the others run their own.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from itertools import pairwise
 import os
 from pathlib import Path
 import signal
@@ -21,7 +25,7 @@ from tailrace.weights.publisher import Publisher
 from tailrace.weights.tensors import digest
 from tailrace.wire import Wire
 from tests.engine.programs import answers, run, until
-from tests.engine.real import TOKENS, Models, ask
+from tests.engine.real import TOKEN, TOKENS, Models, RealVllm, ask, core
 from tests.engine.users import Users
 
 LIMIT_S = 150.0
@@ -31,15 +35,13 @@ LIMIT_S = 150.0
 class Member:
     """One engine process, its vLLM, and those who ask it."""
 
-    def __init__(self, name: str, folder: Path, settings: str, model: Path, core: int) -> None:
-        self.name, self.port, ready_port = name, free_port(), free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+    def __init__(self, name: str, url: str, folder: Path, settings: str) -> None:
+        self.name, self.url, ready_port = name, url, free_port()
         self._ready = f"http://127.0.0.1:{ready_port}/readyz"
         self.words = folder / f"{name}.log"
         self._file = folder / f"{name}.toml"
         self._file.write_text(
-            f'{settings}[engine]\nid = "{name}"\nmodel_folder = "{model}"\ncores = "{core}"\n'
-            f"vllm_port = {self.port}\nmetrics_port = {ready_port}\nkv_cache_mib = 64\n"
+            f'{settings}id = "{name}"\nmetrics_port = {ready_port}\n'
             "serving_ack_s = 2\nturn_s = 20\n"
         )
 
@@ -66,16 +68,19 @@ class Member:
 
 
 @pytest.fixture
-def fleet(broker, prefix: str, tmp_path: Path, models: Models) -> Iterator[list[Member]]:  # type: ignore[no-untyped-def]
+def fleet(  # type: ignore[no-untyped-def]
+    broker, prefix: str, tmp_path: Path, vllm: RealVllm, models: Models
+) -> Iterator[list[Member]]:
     settings = (
         f'kafka = "{broker.bootstrap}"\nprefix = "{prefix}"\nmodel = "tiny"\n'
-        f'state_dir = "{tmp_path}"\n'
+        f'state_dir = "{tmp_path}"\n[engine]\nmodel_folder = "{models.folder}"\n'
     )
-    cores = sorted(os.sched_getaffinity(0))
-    members = [
-        Member(f"engine-{n}", tmp_path, settings, models.folder, cores[n % len(cores)])
-        for n in range(2)
-    ]
+    attached = f'{settings}vllm_url = "{vllm.url}"\nadmin_token = "{TOKEN}"\n'
+    members = [Member("engine-0", vllm.url, tmp_path, attached)]
+    for number in (1, 2):
+        port = free_port()
+        own = f'{settings}cores = "{core(number)}"\nvllm_port = {port}\nkv_cache_mib = 64\n'
+        members.append(Member(f"engine-{number}", f"http://127.0.0.1:{port}", tmp_path, own))
     for member in members:
         member.start()
     yield members
@@ -95,7 +100,7 @@ def test_updates_kills_and_no_failed_request(
     log.create(topics.TOPICS, prefix=prefix, session_partitions=1)
     pair = (models.base, models.other)
     publisher = Publisher(log, wire, model="tiny", prefix=prefix)
-    first, second = fleet
+    first, second, third = fleet
 
     def publish() -> int:
         head = publisher.head()
@@ -122,49 +127,47 @@ def test_updates_kills_and_no_failed_request(
         found: list[ModelAck] = [decoder.decode(record) for record in records]  # type: ignore[misc]
         return [ack for ack in found if ack.state == state]
 
-    def applied(version: int, *members: Member) -> Callable[[], bool]:
-        names = {member.name for member in members}
-        return lambda: names <= {a.engine for a in acks("applied") if a.version == version}
+    def update(*members: Member) -> int:
+        """Publish one, and wait until these have it."""
+        version, names = publish(), {member.name for member in members}
+        until(
+            lambda: names <= {a.engine for a in acks("applied") if a.version == version},
+            members[-1].words,
+        )
+        return version
 
     publish()
     for member in fleet:
         until(member.ready, member.words, LIMIT_S)
-    with Users(first.url, many=3, count=60) as users:
-        with Users(second.url, many=3, count=60) as others:
-            for _ in range(5):
-                version = publish()
-                until(applied(version, first, second), first.words)
-        assert not others.failed, others.failed
-        # One engine is killed, and its vLLM with it. Versions and the other one go on.
+    with Users(first.url, many=2, count=60) as users:
+        with (
+            Users(second.url, many=2, count=60) as others,
+            Users(third.url, many=2, count=60) as again,
+        ):
+            together = [update(*fleet) for _ in range(5)]
+        # One engine is killed, and its vLLM with it; of another one vLLM alone. Versions and the
+        # first go on.
         second.kill()
+        os.kill(third.vllm_pid(), signal.SIGKILL)
+        until(lambda: not third.ready(), third.words)
         for _ in range(2):
-            version = publish()
-            until(applied(version, first), first.words)
+            update(first)
         second.start()
-        version = publish()
-        until(second.ready, second.words, LIMIT_S)
-        until(applied(version, first, second), second.words)
-        with Users(second.url, many=3, count=60) as again:
-            version = publish()
-            until(applied(version, first, second), second.words)
-        assert not again.failed, again.failed
-    assert not users.failed, users.failed
-    assert users.labels >= {"2", "3"}
+        newest = update(first)
+        for member in (second, third):
+            until(member.ready, member.words, LIMIT_S)
+            assert ask(member.url, TOKENS, 1).spans[0][0] == str(newest)
+        with Users(second.url, many=1, count=60) as back, Users(third.url, many=1, count=60) as up:
+            update(*fleet)
+    assert not [each.failed for each in (users, others, again, back, up) if each.failed]
+    assert users.labels >= {str(version) for version in together[1:]}
     assert any(len(answer.spans) > 1 for answer in users.answers), "some spanned an update"
     assert not acks("refused")
     # Nobody paused before the one ahead of it was through.
     times = {(a.version, a.engine): a for a in acks("applied") if a.pause_ms is not None}
-    both = [v for v in range(1, 6) if (v, "engine-0") in times and (v, "engine-1") in times]
-    assert both == list(range(1, 6))
-    for v in both:
-        one, other = times[v, "engine-0"], times[v, "engine-1"]
-        assert other.pause_ms is not None
-        assert other.event_time_ms - other.pause_ms >= one.event_time_ms - 1
-    # vLLM alone is killed: the engine starts another, with the newest version before it is ready.
-    os.kill(first.vllm_pid(), signal.SIGKILL)
-    until(lambda: not first.ready(), first.words)
-    newest = publish()
-    until(first.ready, first.words, LIMIT_S)
-    assert ask(first.url, TOKENS, 1).spans[0][0] == str(newest)
+    for version in together:
+        for one, other in pairwise(times[version, member.name] for member in fleet):
+            assert other.pause_ms is not None
+            assert other.event_time_ms - other.pause_ms >= one.event_time_ms - 1
     publisher.close()
     log.close()
