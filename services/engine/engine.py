@@ -226,7 +226,9 @@ class Engine:
     def _sure(self) -> str | None:
         """The digest of what vLLM holds, if that is sure: not after what its canary refused."""
         served = self.served
-        return served and (None if served.version in self.copy.refused else served.digest)
+        if served is None or served.version in self.copy.refused:
+            return None
+        return served.digest
 
     def _may_pause(self, version: int, digest: str) -> bool:
         """Not before the engines whose turn it is, where requests would stand still for it."""
