@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 """``float`` takes more: nan, inf, 1_000 and the digits of every script."""
+REACH_S = 10.0
 _OWN_HEADERS = ("tailrace-reason", "tailrace-detail", "tailrace-source", "tailrace-time-ms")
 
 
@@ -42,6 +43,7 @@ def run(arguments: argparse.Namespace, common: Common) -> int:
 
     log = KafkaLog(common.kafka)
     try:
+        log.reach(REACH_S)  # each later request waits longer, and a person is waiting
         if arguments.command == "status":
             return _status(arguments, common, log)
         if arguments.command == "audit":

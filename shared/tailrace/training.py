@@ -53,10 +53,11 @@ class Watch:
 
     def __init__(self, log: Log, common: Common) -> None:
         wire = Wire(common.registry)
-        place = {"model": common.model, "prefix": common.prefix}
         self._log, self._prefix = log, common.prefix
-        self._subscriber = Subscriber(log, wire, trust=common.trusted_keys, **place)
-        self._releases = Releases(log, wire, **place)
+        self._subscriber = Subscriber(
+            log, wire, model=common.model, prefix=common.prefix, trust=common.trusted_keys
+        )
+        self._releases = Releases(log, wire, model=common.model, prefix=common.prefix)
         self._decoder = Decoder(log, wire, prefix=common.prefix)
         alarms = named(topics.ALARMS, common.prefix)
         self._consumer = log.consumer()

@@ -50,6 +50,13 @@ class KafkaLog:
         self._delivery_timeout_s = delivery_timeout_s
         self._admin = admin.AdminClient(self._config)
 
+    def reach(self, timeout_s: float) -> None:
+        """Ask the cluster for a sign of life. Raises LogError when none comes in time."""
+        try:
+            self._admin.list_topics(timeout=timeout_s)
+        except ck.KafkaException as error:
+            refuse(error, f"no answer from {self._config['bootstrap.servers']}")
+
     def create(
         self, topics: Sequence[Topic], *, prefix: str = "", session_partitions: int = 12
     ) -> None:
