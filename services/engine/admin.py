@@ -17,10 +17,12 @@ import math
 from typing import Any, Protocol
 
 import httpx
+from prometheus_client.parser import text_string_to_metric_families
 
 HEADER = "x-tailrace-admin"
 GUARD = "tailrace.plugins.admin.Guard"
 TRANSFER = '{"backend": "tailrace"}'
+_TOKENS = ("vllm:prompt_tokens_total", "vllm:generation_tokens_total")
 _NOT_FINITE = "Out of range float values"
 """vLLM's answer (400) when the model gave a NaN: JSON has none."""
 
@@ -72,6 +74,9 @@ class Admin(Protocol):
 
     def is_paused(self) -> bool:
         """Is the scheduler frozen?"""
+
+    def tokens(self) -> float:
+        """Worked off since it began, of prompts and answers: told whatever its core is at."""
 
     def models(self) -> list[str]:
         """Names under which it serves, those of adapters included."""
@@ -172,6 +177,12 @@ class HttpAdmin:
         """See Admin."""
         return bool(self._call("GET", "/is_paused", self._read_s)["is_paused"])
 
+    def tokens(self) -> float:
+        """See Admin."""
+        text = self._ask("GET", "/metrics", self._read_s).text
+        families = text_string_to_metric_families(text)
+        return sum(s.value for f in families for s in f.samples if s.name in _TOKENS)
+
     def models(self) -> list[str]:
         """See Admin."""
         return [entry["id"] for entry in self._call("GET", "/v1/models", self._read_s)["data"]]
@@ -201,7 +212,13 @@ class HttpAdmin:
         scored = zip(tokens[1:], entries[1:], strict=True)
         return [float(entry[str(token)]["logprob"]) for token, entry in scored]
 
-    def _call(
+    def _call(self, *request: Any, token: str | None = None) -> Any:
+        try:
+            return self._ask(*request, token=token).json()
+        except ValueError:  # nothing, or words for people
+            return None
+
+    def _ask(
         self,
         method: str,
         path: str,
@@ -209,7 +226,7 @@ class HttpAdmin:
         body: Any = None,
         *,
         token: str | None = None,
-    ) -> Any:
+    ) -> httpx.Response:
         headers = None if token is None else {HEADER: token}
         try:
             answer = self._client.request(
@@ -221,7 +238,4 @@ class HttpAdmin:
             raise Unanswered(f"{path}: {type(error).__name__} {error}") from None
         if answer.status_code != 200:
             raise Refused(path, answer.status_code, answer.text)
-        try:
-            return answer.json()
-        except ValueError:  # nothing, or words for people
-            return None
+        return answer

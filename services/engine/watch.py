@@ -1,7 +1,9 @@
 """Looks after a vLLM between two swaps: does it still hold what was swapped in, and does it run?
 
 In: the admin API. Out: yes; no, it holds something else; or :class:`~services.engine.swap.Doubt`.
-One that somebody froze is woken. Called every turn by :mod:`services.engine.engine`.
+One that somebody froze is woken. One that answers late because its core is in a long step, as on a
+slow machine, is not down as long as it works tokens off. Called every turn by
+:mod:`services.engine.engine`.
 """
 
 from __future__ import annotations
@@ -25,6 +27,8 @@ class Watch:
     def __init__(self, admin: Admin, swap: Swap, clock: Callable[[], float]) -> None:
         self._admin, self._swap, self._clock = admin, swap, clock
         self._misses = 0
+        self._tokens: float | None = None
+        """What it had worked off when it last did not answer."""
         self._next = 0.0
 
     def holds(self, version: int) -> bool:
@@ -35,6 +39,10 @@ class Watch:
         try:
             label, paused = self._admin.weight_info(), self._admin.is_paused()
         except Trouble as error:
+            if self._works():
+                logger.info("vllm is busy tokens=%d: %s", self._tokens, error)
+                self._misses = 0
+                return True
             self._misses += 1
             logger.warning("vllm does not answer misses=%d: %s", self._misses, error)
             if self._misses < _MISSES:
@@ -49,3 +57,11 @@ class Watch:
             logger.warning("vllm is frozen outside a swap: waking it")
             self._swap.resume()
         return True
+
+    def _works(self) -> bool:
+        before = self._tokens
+        try:
+            self._tokens = self._admin.tokens()
+        except Trouble:
+            return False
+        return before is not None and self._tokens > before

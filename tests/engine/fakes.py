@@ -50,6 +50,8 @@ class FakeVllm:
         """Path by name."""
         self.resumed_with: list[list[str]] = []
         """The adapters that were there at each resume."""
+        self.worked_tokens, self.pace_tokens = 0.0, 0.0
+        """How many it has worked off, and how many more until it is asked next."""
         self.mislabels = 0
         """How often finish leaves the label as it was."""
 
@@ -110,6 +112,12 @@ class FakeVllm:
         self._call("score", lambda: None)
         assert self.weights is not None
         return self.logprobs.get(self.weights, [-1.0] * (len(tokens) - 1))
+
+    def tokens(self) -> float:
+        if self.dead:
+            raise Gone("tokens")
+        self.worked_tokens += self.pace_tokens
+        return self.worked_tokens
 
     def models(self) -> list[str]:
         self._call("models", lambda: None, core=False)

@@ -59,6 +59,19 @@ def test_paths_and_bodies(admin: HttpAdmin) -> None:
     ]
 
 
+def test_tokens_are_those_of_prompts_and_answers(admin: HttpAdmin) -> None:
+    said = """# TYPE vllm:prompt_tokens_total counter
+vllm:prompt_tokens_total{engine="0",model_name="m"} 200.0
+# TYPE vllm:prompt_tokens_created gauge
+vllm:prompt_tokens_created{engine="0",model_name="m"} 1.7e9
+# TYPE vllm:generation_tokens_total counter
+vllm:generation_tokens_total{engine="0",model_name="m"} 34.0
+vllm:generation_tokens_total{engine="1",model_name="m"} 1.0
+"""
+    answer(admin, lambda request: httpx.Response(200, text=said))
+    assert admin.tokens() == 235.0
+
+
 def test_troubles(admin: HttpAdmin) -> None:
     def refuse(request: httpx.Request) -> httpx.Response:
         return httpx.Response(500, text="already active")
