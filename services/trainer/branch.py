@@ -15,6 +15,7 @@ from collections.abc import Iterable
 
 import msgspec
 
+from tailrace.errors import UpdateRefused
 from tailrace.events import ModelUpdate, Range, Release
 from tailrace.weights.lineage import Lineage, label_only
 
@@ -84,8 +85,15 @@ class Branch(msgspec.Struct, frozen=True, kw_only=True):
 
 def branch(lineage: Lineage, release: Release | None, *, unreadable: int = 0) -> Branch:
     """Where a release (the newest of mode ``follow``) puts the trainer, if need be so many versions
-    further back: those that nobody can make."""
+    further back: those that nobody can make.
+
+    Raises UpdateRefused (``gap``) where the release names a version that is not there.
+    """
     line = lineage.line(release)
+    if not line and lineage.head is not None:
+        assert release is not None
+        why = f"version {release.live} is not there, and a release says to go on from it"
+        raise UpdateRefused("gap", why)
     chain = list(lineage.chain(line[-1].version))[::-1] if line else []
     chain = chain[: len(chain) - unreadable]
     ages, rolled_back = Ages(), RolledBack()

@@ -138,15 +138,15 @@ class Trainer:
 
     @property
     def withdrawn(self) -> bool:
-        """Whether a release says to go on from another version than :attr:`head`: close this one,
-        make another."""
+        """Whether a release says to go on from another version than :attr:`head`, or from one that
+        is not there: close this one, make another."""
         release = self._releases.followed
-        served = self._publisher.lineage.served(release)
-        if served is None or release is None:
+        if release is None:
             return False
+        served = self._publisher.lineage.served(release)
         # Before the branch has begun, another order may say otherwise what becomes of the data.
         again = self.head.version == release.live and terms(release) != self._terms
-        return served.version != self._served or again
+        return served is None or served.version != self._served or again
 
     def turn(self, wait_s: float = 0.2) -> bool:
         """Read, then train or publish if it is time. Returns whether a step was taken."""

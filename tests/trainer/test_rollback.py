@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pytest
+
 from tailrace import topics
+from tailrace.errors import UpdateRefused
 from tailrace.updates import ModelUpdates
 from tailrace.weights.lineage import label_only
 from tailrace.weights.tensors import digest
@@ -175,6 +178,22 @@ def test_a_rollback_while_nobody_ran(mill: Mill) -> None:
     assert trainer.head.version == 1 and trainer.recovery.reseeded is None
     assert trainer.recovery.replayed == 1, "the checkpoint is of a version that was withdrawn"
     run(trainer)
+    assert mill.audit().ok
+
+
+def test_from_a_version_that_is_not_there_nobody_goes_on(mill: Mill) -> None:
+    trainer = trained(mill, 2)
+    mill.release(live=77)
+    mill.put(*(sampled(n, 2) for n in range(30, 38)))
+    assert not trainer.turn(0.0) and trainer.withdrawn
+    assert len(mill.versions()) == 3
+    mill.lose(trainer)
+    with pytest.raises(UpdateRefused, match="version 77 is not there"):
+        mill.trainer()
+    mill.roll_back(2)
+    trainer = mill.trainer()
+    run(trainer)
+    assert (trainer.head.version, trainer.head.base_version) == (3, 2)
     assert mill.audit().ok
 
 
