@@ -22,14 +22,14 @@ from pathlib import Path
 import msgspec
 
 from tailrace import topics
-from tailrace.errors import InvalidRecord, LogError, SettingsError, UpdateRefused
+from tailrace.errors import LogError, UpdateRefused
 from tailrace.events import ModelUpdate, Receipt, Step
 from tailrace.log.base import Log, Position
-from tailrace.stream import Decoder, Writer, event_headers, read_all
+from tailrace.stream import Decoder, Writer, event_headers
 from tailrace.topics import named
 from tailrace.weights import chunks
-from tailrace.weights.history import Written, history
 from tailrace.weights.lineage import MANIFESTS_SKIPPED, Lineage, keeps_files
+from tailrace.weights.past import Manifests
 from tailrace.weights.places import STORE_FAILED, Place
 from tailrace.weights.retention import Retention
 from tailrace.weights.table import CODEC, open_stream
@@ -74,9 +74,10 @@ class Publisher:
         self._place = Place(keyframe_store, model=model, prefix=prefix) if keyframe_store else None
         self._signer = Signer(signing_key) if signing_key else None
         keys = [*trust, *([signing_key] if signing_key else [])]
-        self._trust = Trust(keys) if keys else None
-        self._decoder = Decoder(log, wire, prefix=prefix)
-        self._retention = Retention(log, self._decoder, prefix=prefix, place=self._place)
+        decoder = Decoder(log, wire, prefix=prefix)
+        trusted = Trust(keys) if keys else None
+        self._manifests = Manifests(log, decoder, prefix=prefix, trust=trusted)
+        self._retention = Retention(log, decoder, prefix=prefix, place=self._place)
         self._chunks = log.producer()
         producer = log.producer(transactional_id=f"{prefix}tailrace.{model}")
         self._writer = Writer(producer, wire, prefix=prefix, source="trainer")
@@ -84,9 +85,8 @@ class Publisher:
         producer.begin()
         producer.abort()
         self._lineage = Lineage()
-        self._first = 0
-        """The number of the first version, where the log has none that counts."""
-        for update in self._history(unsigned_to):
+        updates, self._first = self._manifests.past(model, unsigned_to)
+        for update in updates:
             try:
                 self._lineage.add(update)
             except UpdateRefused as error:
@@ -170,7 +170,7 @@ class Publisher:
             *(update.version, update.kind, update.bytes, len(steps), len(receipts), update.digest),
         )
         if update.kind == "keyframe":
-            others = [each.update for each in self._written() if each.update.model != self._model]
+            others = [each for each in self._manifests.updates() if each.model != self._model]
             self._retention.trim([*others, *self._lineage.updates.values()], self._lineage)
         return update
 
@@ -278,39 +278,3 @@ class Publisher:
         return self._writer.producer.append(
             topic, value, key=update.model.encode(), headers=headers
         )
-
-    def _history(self, unsigned_to: int | None) -> list[ModelUpdate]:
-        """The manifests of this model that count."""
-        written = [each for each in self._written() if each.update.model == self._model]
-        if self._trust is None:
-            return [each.update for each in written]
-        found = history(written, unsigned_to)
-        if written and not any(each.signed for each in written):
-            numbers = [each.update.version for each in written]
-            if unsigned_to is None or (unsigned_to >= 0 and not found):
-                raise SettingsError(
-                    f"unsigned_to: of the versions {min(numbers)} to {max(numbers)} of "
-                    f"{self._model} none is signed by a known key: say up to which one they are "
-                    "its own (-1: none is), or trust the key that signed them"
-                )
-            self._first = unsigned_to + 1
-        MANIFESTS_SKIPPED.labels("unsigned").inc(len(written) - len(found))
-        _log.info("history manifests=%d of=%d", len(found), len(written))
-        return found
-
-    def _written(self) -> list[Written]:
-        """Every committed manifest of every model that can be read, in log order."""
-        found = []
-        topic = named(topics.MODEL_UPDATES, self._prefix)
-        for record in read_all(self._log, topic, committed_only=True):
-            try:
-                update = self._decoder.decode(record)
-            except InvalidRecord as error:
-                MANIFESTS_SKIPPED.labels(error.reason).inc()
-                where = (record.topic, record.partition, record.offset)
-                _log.warning("skipped topic=%s partition=%d offset=%d: %s", *where, error)
-                continue
-            assert isinstance(update, ModelUpdate)
-            signed = self._trust is not None and self._trust.signed(record.value, record.headers)
-            found.append(Written(update, signed))
-        return found

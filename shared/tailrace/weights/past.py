@@ -1,0 +1,73 @@
+"""What a log holds of a model when its trainer starts: which manifests count.
+
+In: ``model-updates``, committed. Out: those that count, and the next number. What counts is said by
+:mod:`.history`. Called by :mod:`.publisher`, once it has fenced those before it: nothing is added meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import logging
+
+from tailrace import topics
+from tailrace.errors import InvalidRecord, SettingsError
+from tailrace.events import ModelUpdate
+from tailrace.log.base import Log, LogRecord
+from tailrace.stream import Decoder, read_all
+from tailrace.topics import named
+from tailrace.weights.history import Written, history
+from tailrace.weights.lineage import MANIFESTS_SKIPPED
+from tailrace.weights.trust import Trust
+
+_log = logging.getLogger(__name__)
+
+
+class Manifests:
+    """The manifests of all models of one prefix. ``trust``: None: signatures are not looked at."""
+
+    def __init__(self, log: Log, decoder: Decoder, *, prefix: str, trust: Trust | None) -> None:
+        self._log, self._decoder, self._trust = log, decoder, trust
+        self._topic = named(topics.MODEL_UPDATES, prefix)
+
+    def updates(self) -> list[ModelUpdate]:
+        """Every one that can be read, of every model, in log order."""
+        return [update for _, update in self._read()]
+
+    def past(self, model: str, unsigned_to: int | None) -> tuple[list[ModelUpdate], int]:
+        """The manifests of a model that count, and the number of its first version where there are
+        none. Raises SettingsError where there are versions, none is signed, and nobody said what to
+        make of them."""
+        written = [
+            Written(
+                update, self._trust is not None and self._trust.signed(record.value, record.headers)
+            )
+            for record, update in self._read()
+            if update.model == model
+        ]
+        if self._trust is None:
+            return [each.update for each in written], 0
+        found, first = history(written, unsigned_to), 0
+        if written and not any(each.signed for each in written):
+            numbers = [each.update.version for each in written]
+            if unsigned_to is None or (unsigned_to >= 0 and not found):
+                raise SettingsError(
+                    f"unsigned_to: of the versions {min(numbers)} to {max(numbers)} of "
+                    f"{model} none is signed by a known key: say up to which one they are "
+                    "its own (-1: none is), or trust the key that signed them"
+                )
+            first = unsigned_to + 1
+        MANIFESTS_SKIPPED.labels("unsigned").inc(len(written) - len(found))
+        _log.info("history manifests=%d of=%d", len(found), len(written))
+        return found, first
+
+    def _read(self) -> Iterator[tuple[LogRecord, ModelUpdate]]:
+        for record in read_all(self._log, self._topic, committed_only=True):
+            try:
+                update = self._decoder.decode(record)
+            except InvalidRecord as error:
+                MANIFESTS_SKIPPED.labels(error.reason).inc()
+                where = (record.topic, record.partition, record.offset)
+                _log.warning("skipped topic=%s partition=%d offset=%d: %s", *where, error)
+                continue
+            assert isinstance(update, ModelUpdate)
+            yield record, update
