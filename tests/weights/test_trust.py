@@ -208,6 +208,23 @@ def test_signing_may_begin_late(channel: Channel, keys: list[Path]) -> None:
     assert [u.version for u in _follow(channel, keys[0]).advance(store)] == [1]
 
 
+def test_who_does_not_sign_trusts_nobody(memory_channel: Channel, keys: list[Path]) -> None:
+    with pytest.raises(SettingsError, match=r"trusted_keys without a signing_key.*keys new"):
+        _publisher(memory_channel, None, keys[0])
+
+
+def test_a_trainer_keeps_what_it_signed_with_a_key_that_it_is_not_told_to_trust(
+    memory_channel: Channel, keys: list[Path]
+) -> None:
+    channel = memory_channel
+    publisher = _publisher(channel, keys[0], keys[1])
+    base = channel.keyframe(publisher, 0, model())
+    update = channel.delta(publisher, 1, trained(model(), 1), base)
+    again = _publisher(channel, keys[0], keys[1])
+    assert list(again.lineage.updates.values()) == [base, update]
+    assert (again.head(), again.next_version) == (update, 2)
+
+
 def test_what_is_put_before_the_first_signed_version_is_no_history(
     memory_channel: Channel, keys: list[Path]
 ) -> None:

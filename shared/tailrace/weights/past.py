@@ -1,7 +1,8 @@
 """What a log holds of a model when its trainer starts: which manifests count.
 
-In: ``model-updates``, committed. Out: those that count, and the next number. What counts is said by
-:mod:`.history`. Called by :mod:`.publisher`, once it has fenced those before it: nothing is added meanwhile.
+In: ``model-updates``, committed. Out: those that count, and the next number. What counts is for
+:mod:`.history` to say. Called by :mod:`.publisher`, once it has fenced those before it: nothing is
+added meanwhile.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from pathlib import Path
 import msgspec
 
 from tailrace import topics
-from tailrace.errors import LogError, UpdateRefused
+from tailrace.errors import LogError, SettingsError, UpdateRefused
 from tailrace.events import ModelUpdate, Receipt, Step
 from tailrace.log.base import Log, Position
 from tailrace.stream import Decoder, Writer, event_headers
@@ -46,14 +46,15 @@ class Publisher:
     """Publishes the versions of one model. Making one fences every older publisher of it.
 
     ``keyframe_store``: the url of any fsspec store; None: keyframes go on the log. ``signing_key``:
-    a file; every manifest is signed with it. ``trust``: files of further public keys. With a key,
-    only what one of the keys signed counts, and what that descends from (:mod:`.history`), so that
-    what a stranger wrote is no base for anything. ``unsigned_to``: where nothing is signed yet, the
-    version up to which it is the model's own all the same; -1: none of it is.
+    a file; every manifest is signed with it. ``trust``: files of further public keys, for a
+    publisher that signs. With a key, only what one of the keys signed counts, and what that
+    descends from (:mod:`.history`), so that what a stranger wrote is no base for anything.
+    ``unsigned_to``: where nothing is signed yet, the version up to which it is the model's own
+    all the same; -1: none of it is.
 
     For one thread; its caller has published the schemas. Raises SettingsError for a key file or a
-    store that is none, and where there are versions, none is signed, and nobody said what to make
-    of them; LogError when the broker does not answer.
+    store that is none, for ``trust`` without a ``signing_key``, and where there are versions, none
+    is signed, and nobody said what to make of them; LogError when the broker does not answer.
     """
 
     def __init__(
@@ -74,6 +75,12 @@ class Publisher:
         self._place = Place(keyframe_store, model=model, prefix=prefix) if keyframe_store else None
         self._signer = Signer(signing_key) if signing_key else None
         keys = [*trust, *([signing_key] if signing_key else [])]
+        if keys and self._signer is None:
+            raise SettingsError(
+                "trusted_keys without a signing_key: this trainer would disown what it publishes; "
+                "set signing_key to a private key of your own (tailrace keys new FILE) and add its "
+                "FILE.pub to trusted_keys, or take trusted_keys out of the trainer's settings"
+            )
         decoder = Decoder(log, wire, prefix=prefix)
         trusted = Trust(keys) if keys else None
         self._manifests = Manifests(log, decoder, prefix=prefix, trust=trusted)
