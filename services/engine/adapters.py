@@ -6,8 +6,9 @@ of what is served does not change.
 
 Invariants: a name is one version's for ever; an adapter is loaded after it was verified, and only
 beside exactly the weights that it was made for; what vLLM has loaded is asked of it, never
-remembered over a restart, and only when all that was sent before has ended. Called by
-:mod:`services.engine.engine`, on its thread.
+remembered over a restart, and only when all that was sent before has ended. The folder of one that
+was unloaded stays for an hour: for answers that are under way vLLM reads it again, and ends where
+it cannot. Called by :mod:`services.engine.engine`, on its thread.
 """
 
 from __future__ import annotations
@@ -34,7 +35,13 @@ ADAPTERS = Counter("tailrace_engine_adapters", "Adapters by what became of them"
 
 KEPT = 2
 """The live one and the one before, whose requests may still be on their way."""
+FOLDER_S = 3600.0
+"""For how long an unloaded adapter's folder stays."""
 _AGAIN_S = 5.0
+_LEAVE_S = 1.0
+"""Between two tries to unload."""
+_FOR_GOOD = (400, 404)
+"""What vLLM answers to an adapter that it can never load; another error may pass."""
 _MISSES = 3
 """How often in a row vLLM may keep an adapter that is to go."""
 
@@ -63,6 +70,8 @@ class Adapters:
         self._said: set[int] = set()
         """Acked as loaded since this vLLM came up."""
         self._refused = Refusals(acks, clock, ADAPTERS, prefix="adapter: ")
+        self._left: dict[str, float] = {}
+        """Folders of adapters that are not loaded, and since when that is known."""
         self._news = False
         self._misses = 0
         self._not_before = 0.0
@@ -79,7 +88,10 @@ class Adapters:
         False: not all of it is gone, so the other weights must wait. Raises Doubt when that was
         the answer too often.
         """
+        if self._misses and self._clock() < self._not_before:
+            return False
         gone = self._bring(self._wanted(base_digest), load=False)
+        self._not_before = self._clock() + (0.0 if gone else _LEAVE_S)
         self._misses = 0 if gone else self._misses + 1
         if self._misses < _MISSES:
             return gone
@@ -112,6 +124,7 @@ class Adapters:
                 self._load(update)
             for version in sorted((self._loaded or set()) - wanted.keys()):
                 self._unload(version)
+            self._sweep(self._loaded or set())
         except Trouble as error:  # whoever watches vLLM will find out what it has
             logger.warning("adapters: %s", error)
             self._loaded = None
@@ -124,11 +137,15 @@ class Adapters:
     def _ask(self) -> set[int]:
         self._admin.weight_info()  # a load whose answer is missing has ended, then
         names = [n.removeprefix(self._prefix) for n in self._admin.models() if "@" in n]
-        found = {int(name) for name in names if name.isdigit()}
+        return {int(name) for name in names if name.isdigit()}
+
+    def _sweep(self, loaded: set[int]) -> None:
         for path in self._folder.glob("*"):
-            if not path.name.isdigit() or int(path.name) not in found:
+            if path.name.isdigit() and int(path.name) in loaded:
+                self._left.pop(path.name, None)
+            elif self._clock() >= self._left.setdefault(path.name, self._clock()) + FOLDER_S:
                 shutil.rmtree(path, ignore_errors=True)
-        return found
+                del self._left[path.name]
 
     def _load(self, update: ModelUpdate) -> None:
         version = update.version
@@ -144,6 +161,8 @@ class Adapters:
                 ADAPTERS.labels("loaded").inc()
                 logger.info("adapter loaded version=%d base=%s", version, update.base_version)
         except (UpdateRefused, Refused) as error:
+            if isinstance(error, Refused) and error.status not in _FOR_GOOD:
+                raise
             shutil.rmtree(self._folder / str(version), ignore_errors=True)
             self._refused.add(version, error)
             self._news = True
@@ -163,6 +182,5 @@ class Adapters:
                 raise
             logger.warning("adapter version=%d was gone: %s", version, error)
         self._loaded.discard(version)
-        shutil.rmtree(self._folder / str(version), ignore_errors=True)
         ADAPTERS.labels("unloaded").inc()
         logger.info("adapter unloaded version=%d", version)

@@ -42,7 +42,7 @@ def test_the_newest_and_the_one_before_are_loaded(room: Room) -> None:
     assert said[1:5] == [("loaded", 1), ("serving", 0), ("loaded", 2), ("serving", 0)]
     path = Path(room.vllm.adapters["tiny@3"])
     assert sorted(p.name for p in path.iterdir()) == [adapters.CONFIG_FILE, adapters.WEIGHTS_FILE]
-    assert sorted(p.name for p in path.parent.iterdir()) == ["2", "3"]
+    assert sorted(p.name for p in path.parent.iterdir()) == ["1", "2", "3"]
     # The next version of the model has a number of its own, and takes the adapters away.
     assert room.trainer.publisher.next_version == 4
     room.trainer.delta(4)
@@ -56,6 +56,43 @@ def test_the_newest_and_the_one_before_are_loaded(room: Room) -> None:
     room.trainer.release("pin", 0)
     room.turns()
     assert room.serves(0, 0) and names(room) == ["tiny@2", "tiny@3"]
+
+
+def test_what_an_answer_under_way_may_read_again_stays_for_an_hour(room: Room) -> None:
+    room.trainer.adapter(1)
+    room.turns()
+    folder = Path(room.vllm.adapters["tiny@1"])
+    room.trainer.delta(2)
+    room.turns()
+    assert room.serves(2, 2) and names(room) == []
+    room.turns(3, seconds=1000.0)
+    assert (folder / adapters.WEIGHTS_FILE).exists()
+    room.turns(seconds=1000.0)
+    assert not folder.exists()
+
+
+def test_a_folder_that_is_loaded_again_is_not_counted_from_before(room: Room) -> None:
+    room.trainer.adapter(1)
+    room.turns()
+    folder = Path(room.vllm.adapters["tiny@1"])
+    room.trainer.delta(2)
+    room.turns()
+    room.trainer.release("pin", 0)
+    room.turns(seconds=3000.0)
+    assert names(room) == ["tiny@1"]
+    room.trainer.release("pin", 2)
+    room.turns(seconds=3000.0)
+    room.turns(seconds=3000.0)
+    assert room.serves(2, 2) and names(room) == [] and folder.exists()
+
+
+def test_an_error_of_vllm_that_may_pass_is_tried_again(room: Room) -> None:
+    room.vllm.script = {("load_adapter", 1): "refuse"}
+    room.trainer.adapter(1)
+    room.turns()
+    assert names(room) == []
+    room.turns(seconds=5.0)
+    assert names(room) == ["tiny@1"]
 
 
 def test_a_zero_step_version_keeps_them(room: Room) -> None:
@@ -149,6 +186,8 @@ def test_no_swap_beside_an_adapter_of_other_weights(room: Room, trouble: str) ->
     room.turns()
     assert room.serves(0, 0) and names(room) == ["tiny@1"]
     room.turns()
+    assert room.serves(0, 0), "not again at once"
+    room.turns(seconds=1.0)
     assert room.serves(2, 2) and names(room) == []
     assert room.vllm.resumed_with == [[], []] and room.child.starts == 1
 

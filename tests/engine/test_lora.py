@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+import threading
 import time
 
 import httpx
@@ -71,8 +72,17 @@ def test_a_real_vllm_answers_with_the_adapter_of_the_name(models: Models, tmp_pa
         version = 0
         for base in (models.base, models.other):
             trainer.whole(version, base, version)
-            beside.leave(digest(base))
-            lora.load(version, base)
+            begun = threading.Event()
+            with ThreadPoolExecutor() as users:
+                if version:  # an answer with an adapter that is unloaded before it ends
+                    asked = (TOKENS, 150)
+                    named = {"model": f"tiny@{version - 1}", "begun": begun.set}
+                    under_way = users.submit(ask, lora.url, *asked, **named)
+                    assert begun.wait(60)
+                beside.leave(digest(base))
+                lora.load(version, base)
+                if version:
+                    assert len(under_way.result(120).spans) == 2
             label = str(version)
             for number in range(3):
                 version += 1
