@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tailrace.events import ModelUpdate
-from tailrace.weights.history import Written, history
+from tailrace.weights.history import FAR, Written, history, next_version, stranger_after
 
 
 def _update(version: int, base: int | None, mark: str = "d", kind: str = "delta") -> ModelUpdate:
@@ -34,6 +34,26 @@ def test_an_adapter_is_no_version_to_go_on_from() -> None:
     assert history(written) == history(written, -1) == history([], 5) == []
     signed = Written(_update(3, 0, kind="adapter"), True)
     assert _versions(history([*written, signed])) == [0, 3]
+
+
+def test_a_key_that_signed_after_a_persons_word_is_named() -> None:
+    written = [
+        Written(_update(0, None, kind="keyframe"), False),
+        Written(_update(1, 0), False, "a"),
+        Written(_update(2, 1), False, "b"),
+        Written(_update(3, 2), False, "a"),
+    ]
+    found = [stranger_after(written, number) for number in (-1, 0, 1, 2, 3, 9)]
+    assert found == ["a", "a", "b", "a", None, None]
+    assert stranger_after(written[:1], -1) is None
+
+
+def test_no_number_is_used_twice_and_none_that_is_far_off_counts() -> None:
+    own = [_update(0, None), _update(4, 0)]
+    for number, after in ((2, 5), (9, 10), (4 + FAR, 5 + FAR), (5 + FAR, 5)):
+        written = [Written(update, True) for update in own]
+        assert next_version([*written, Written(_update(number, 0, "x"), False)], own) == after
+    assert next_version([], []) == 0
 
 
 def test_a_circle_ends() -> None:

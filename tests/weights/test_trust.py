@@ -234,11 +234,44 @@ def test_what_is_put_before_the_first_signed_version_is_no_history(
     with pytest.raises(SettingsError, match="unsigned_to"):
         _publisher(channel, keys[0])
     publisher = _publisher(channel, keys[0], unsigned_to=-1)
-    assert (publisher.head(), publisher.next_version) == (None, 0)
+    assert (publisher.head(), publisher.next_version) == (None, 1)
     base = channel.keyframe(publisher, 0, model())
     again = _publisher(channel, keys[0])
     assert list(again.lineage.updates.values()) == [base]
     assert _follow(channel, keys[0]).lineage.head == base
+
+
+def test_what_was_said_before_signing_began_is_not_believed_after_it(
+    memory_channel: Channel, keys: list[Path]
+) -> None:
+    channel, (old, new, third) = memory_channel, keys
+    base = channel.keyframe(_publisher(channel, None), 0, model())
+    signing = _publisher(channel, old, unsigned_to=0)
+    first = channel.keyframe(signing, 1, model(), base)
+    lost = f"after {{}} are signed, and key '{Signer(old).id}'.* to trusted_keys"
+    for left in (0, -1):  # nobody took it out, and the old public key is missing
+        with pytest.raises(SettingsError, match=lost.format(left)):
+            _publisher(channel, new, unsigned_to=left)
+    assert _publisher(channel, new, old, unsigned_to=0).head() == first
+    # The old key was stolen: a person names a version that it signed.
+    theft = channel.delta(_publisher(channel, old), 2, trained(model(), 66), first)
+    publisher = _publisher(channel, new, unsigned_to=1)
+    assert (publisher.head(), publisher.next_version) == (first, 3)
+    after = channel.keyframe(publisher, 3, model(), first)
+    assert _publisher(channel, new).head() == after != theft
+    with pytest.raises(SettingsError, match=Signer(new).id):
+        _publisher(channel, third, unsigned_to=1)
+
+
+def test_a_stranger_does_not_drive_the_numbers_out_of_range(
+    memory_channel: Channel, keys: list[Path]
+) -> None:
+    channel = memory_channel
+    base = channel.keyframe(_publisher(channel, keys[0]), 0, model())
+    forged = channel.manifest((1 << 63) - 1, model(66), base, kind="keyframe")
+    channel.append(topics.MODEL_UPDATES, channel.wire.encode(forged))
+    again = _publisher(channel, keys[0])
+    assert (again.head(), again.next_version) == (base, 1)
 
 
 def test_only_what_the_first_signed_version_descends_from_counts_unsigned(
@@ -255,16 +288,18 @@ def test_only_what_the_first_signed_version_descends_from_counts_unsigned(
     for number, counts in ((2, [base, head]), (1, [base, left]), (3, [base, head, forged])):
         made = _publisher(channel, keys[0], unsigned_to=number)
         assert list(made.lineage.updates.values()) == counts, "a person's word for it"
-        assert made.next_version == number + 1
+        assert made.next_version == 4, "no number is used twice"
     publisher = _publisher(channel, keys[0], unsigned_to=2)
-    first = channel.keyframe(publisher, 3, dict(channel.versions[2]), head)
+    with pytest.raises(ValueError, match="version 3 is not after"):
+        channel.keyframe(publisher, 3, dict(channel.versions[2]), head)
+    first = channel.keyframe(publisher, 4, dict(channel.versions[2]), head)
     elsewhere = channel.manifest(1, model(67), base, kind="keyframe")
-    for late in (elsewhere, channel.manifest(4, model(68), first, kind="keyframe")):
+    for late in (elsewhere, channel.manifest(5, model(68), first, kind="keyframe")):
         channel.append(topics.MODEL_UPDATES, channel.wire.encode(late))
     for number in (None, 3, 99, -1):  # the signature says it better than anybody
         made = _publisher(channel, keys[0], unsigned_to=number)
         assert list(made.lineage.updates.values()) == [base, head, first]
-        assert made.next_version == 4
+        assert made.next_version == 6
     lone = _publisher(channel, keys[1], keys[0])
     assert list(lone.lineage.updates.values()) == [base, head, first]
     with pytest.raises(SettingsError, match="trust the key that signed them"):

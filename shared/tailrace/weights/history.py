@@ -17,12 +17,17 @@ from typing import NamedTuple
 
 from tailrace.events import ModelUpdate
 
+FAR = 1_000_000
+"""A version a second for eleven days."""
+
 
 class Written(NamedTuple):
     """A manifest, and whether a known key signed it."""
 
     update: ModelUpdate
     signed: bool
+    stranger: str | None = None
+    """The key that is said to have signed it, where that is none that is known."""
 
 
 def history(written: Sequence[Written], unsigned_to: int | None = None) -> list[ModelUpdate]:
@@ -34,7 +39,7 @@ def history(written: Sequence[Written], unsigned_to: int | None = None) -> list[
     first = next((n for n, each in enumerate(written) if each.signed), len(written))
     before: dict[tuple[int | None, str | None], ModelUpdate] = {}
     numbers: dict[int, ModelUpdate] = {}
-    for update, _ in written[:first]:
+    for update in (each.update for each in written[:first]):
         if update.kind != "adapter":
             before.setdefault((update.version, update.digest), update)
             numbers.setdefault(update.version, update)
@@ -48,4 +53,28 @@ def history(written: Sequence[Written], unsigned_to: int | None = None) -> list[
     while at is not None and (not found or at.version < found[-1].version):
         found.append(at)
         at = before.get((at.base_version, at.base_digest))
-    return found[::-1] + [update for update, signed in written[first:] if signed]
+    return found[::-1] + [each.update for each in written[first:] if each.signed]
+
+
+def stranger_after(written: Sequence[Written], unsigned_to: int) -> str | None:
+    """Where nothing is signed by a known key: one of another that signed a version after
+    ``unsigned_to``, and so began after a person said that; None: there is none.
+
+    Not the key of the version that ``unsigned_to`` takes: who names a version that a key signed
+    knows that key, and what else it signed. -1 takes none.
+    """
+    found = history(written, unsigned_to)
+    named = {each.stranger for each in written if found and each.update is found[-1]}
+    strangers = (each.stranger for each in written if each.update.version > unsigned_to)
+    return next((key for key in strangers if key is not None and key not in named), None)
+
+
+def next_version(written: Sequence[Written], found: Sequence[ModelUpdate]) -> int:
+    """The number after the newest that was used, whoever used it: none is used twice.
+
+    ``found`` are those that count. A number that is :data:`FAR` beyond them was not used for
+    training: somebody wants to be in the way.
+    """
+    newest = max((update.version for update in found), default=-1)
+    used = (each.update.version for each in written)
+    return max([newest, *(version for version in used if version <= newest + FAR)]) + 1

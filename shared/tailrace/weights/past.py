@@ -16,7 +16,7 @@ from tailrace.events import ModelUpdate
 from tailrace.log.base import Log, LogRecord
 from tailrace.stream import Decoder, read_all
 from tailrace.topics import named
-from tailrace.weights.history import Written, history
+from tailrace.weights.history import Written, history, next_version, stranger_after
 from tailrace.weights.lineage import MANIFESTS_SKIPPED
 from tailrace.weights.trust import Trust
 
@@ -35,31 +35,28 @@ class Manifests:
         return [update for _, update in self._read()]
 
     def past(self, model: str, unsigned_to: int | None) -> tuple[list[ModelUpdate], int]:
-        """The manifests of a model that count, and the number of its first version where there are
-        none. Raises SettingsError where there are versions, none is signed, and nobody said what to
-        make of them."""
-        written = [
-            Written(
-                update, self._trust is not None and self._trust.signed(record.value, record.headers)
-            )
-            for record, update in self._read()
-            if update.model == model
-        ]
+        """The manifests of a model that count, and the number of its next version.
+
+        Raises SettingsError where there are versions, none is signed by a known key, and nobody
+        said what to make of them, or did before a key began to sign that is not known any more.
+        """
+        written = [self._judged(*each) for each in self._read() if each[1].model == model]
         if self._trust is None:
-            return [each.update for each in written], 0
-        found, first = history(written, unsigned_to), 0
+            found = [each.update for each in written]
+            return found, next_version(written, found)
+        found = history(written, unsigned_to)
         if written and not any(each.signed for each in written):
-            numbers = [each.update.version for each in written]
-            if unsigned_to is None or (unsigned_to >= 0 and not found):
-                raise SettingsError(
-                    f"unsigned_to: of the versions {min(numbers)} to {max(numbers)} of "
-                    f"{model} none is signed by a known key: say up to which one they are "
-                    "its own (-1: none is), or trust the key that signed them"
-                )
-            first = unsigned_to + 1
+            _check(written, found, unsigned_to)
         MANIFESTS_SKIPPED.labels("unsigned").inc(len(written) - len(found))
         _log.info("history manifests=%d of=%d", len(found), len(written))
-        return found, first
+        return found, next_version(written, found)
+
+    def _judged(self, record: LogRecord, update: ModelUpdate) -> Written:
+        if self._trust is None:
+            return Written(update, False)
+        if self._trust.signed(record.value, record.headers):
+            return Written(update, True)
+        return Written(update, False, self._trust.stranger(record.headers))
 
     def _read(self) -> Iterator[tuple[LogRecord, ModelUpdate]]:
         for record in read_all(self._log, self._topic, committed_only=True):
@@ -72,3 +69,21 @@ class Manifests:
                 continue
             assert isinstance(update, ModelUpdate)
             yield record, update
+
+
+def _check(written: list[Written], found: list[ModelUpdate], unsigned_to: int | None) -> None:
+    """What a person said of manifests that no known key signed. Raises SettingsError."""
+    numbers = [each.update.version for each in written]
+    where = f"of the versions {min(numbers)} to {max(numbers)} of {written[0].update.model}"
+    if unsigned_to is None or (unsigned_to >= 0 and not found):
+        raise SettingsError(
+            f"unsigned_to: {where} none is signed by a known key: say up to which one they are "
+            "its own (-1: none is), or trust the key that signed them"
+        )
+    key = stranger_after(written, unsigned_to)
+    if key is not None:
+        raise SettingsError(
+            f"unsigned_to: {where} some after {unsigned_to} are signed, and key {key!r} is not "
+            "known: add its public key to trusted_keys; where it was stolen, say in unsigned_to "
+            "which of the versions that it signed is the last of this trainer's own"
+        )

@@ -54,7 +54,8 @@ class Publisher:
 
     For one thread; its caller has published the schemas. Raises SettingsError for a key file or a
     store that is none, for ``trust`` without a ``signing_key``, and where there are versions, none
-    is signed, and nobody said what to make of them; LogError when the broker does not answer.
+    is signed by a known key, and ``unsigned_to`` does not say what to make of them; LogError when
+    the broker does not answer.
     """
 
     def __init__(
@@ -92,7 +93,7 @@ class Publisher:
         producer.begin()
         producer.abort()
         self._lineage = Lineage()
-        updates, self._first = self._manifests.past(model, unsigned_to)
+        updates, self._free = self._manifests.past(model, unsigned_to)
         for update in updates:
             try:
                 self._lineage.add(update)
@@ -112,8 +113,8 @@ class Publisher:
 
     @property
     def next_version(self) -> int:
-        """The number of the next version: none is used again."""
-        return max(self._lineage.next_version, self._first)
+        """The number of the next version: none is used again, whoever used it when this began."""
+        return max(self._lineage.next_version, self._free)
 
     def version(self, number: int) -> ModelUpdate | None:
         """One version's manifest, from this model's whole history."""

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 SIGNATURE = "tailrace-signature"
 KEY = "tailrace-key"
 
+_ID_LENGTH = 16
+
 
 class Signer:
     """Signs with the private key of a file. Raises SettingsError when it holds none."""
@@ -80,6 +82,12 @@ class Trust:
             return False
         return True
 
+    def stranger(self, headers: Mapping[str, bytes]) -> str | None:
+        """The id of the key that is said to have signed a record, where it is none of these. That
+        cannot be verified."""
+        name = headers.get(KEY, b"").decode("ascii", "replace")[:_ID_LENGTH]
+        return name if headers.get(SIGNATURE) and name and name not in self._keys else None
+
 
 def new_key(file: Path) -> str:
     """Write a fresh private key to ``file`` (PEM, for its owner alone) and its public key to
@@ -115,7 +123,7 @@ def id_of(file: Path) -> str:
 
 def key_id(key: Ed25519PublicKey) -> str:
     """The first 16 hex digits of SHA-256 of the key's 32 bytes."""
-    return sha256(key.public_bytes_raw()).hexdigest()[:16]
+    return sha256(key.public_bytes_raw()).hexdigest()[:_ID_LENGTH]
 
 
 def _public(key: Any) -> Ed25519PublicKey:
