@@ -32,8 +32,11 @@ def test_an_adapter_is_no_version_to_go_on_from() -> None:
     ]
     assert _versions(history(written, 2)) == _versions(history(written, 1)) == [0, 1]
     assert history(written) == history(written, -1) == history([], 5) == []
-    signed = Written(_update(3, 0, kind="adapter"), True)
-    assert _versions(history([*written, signed])) == [0, 3]
+    # Nor does a signed one cut off what came after the version that it lies on.
+    signed = [*written, Written(_update(3, 0, kind="adapter"), True)]
+    assert [_versions(history(signed, to)) for to in (None, 1)] == [[3], [0, 1, 3]]
+    version = Written(_update(4, 1), True)
+    assert _versions(history([*signed, version])) == [0, 1, 3, 4]
 
 
 def test_a_key_that_signed_after_a_persons_word_is_named() -> None:

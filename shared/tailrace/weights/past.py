@@ -16,7 +16,7 @@ from tailrace.events import ModelUpdate
 from tailrace.log.base import Log, LogRecord
 from tailrace.stream import Decoder, read_all
 from tailrace.topics import named
-from tailrace.weights.history import Written, history, next_version, stranger_after
+from tailrace.weights.history import Written, begins, history, next_version, stranger_after
 from tailrace.weights.lineage import MANIFESTS_SKIPPED
 from tailrace.weights.trust import Trust
 
@@ -45,7 +45,7 @@ class Manifests:
             found = [each.update for each in written]
             return found, next_version(written, found)
         found = history(written, unsigned_to)
-        if written and not any(each.signed for each in written):
+        if written and not any(begins(each) for each in written):
             _check(written, found, unsigned_to)
         MANIFESTS_SKIPPED.labels("unsigned").inc(len(written) - len(found))
         _log.info("history manifests=%d of=%d", len(found), len(written))
@@ -75,7 +75,7 @@ def _check(written: list[Written], found: list[ModelUpdate], unsigned_to: int | 
     """What a person said of manifests that no known key signed. Raises SettingsError."""
     numbers = [each.update.version for each in written]
     where = f"of the versions {min(numbers)} to {max(numbers)} of {written[0].update.model}"
-    if unsigned_to is None or (unsigned_to >= 0 and not found):
+    if unsigned_to is None or (unsigned_to >= 0 and all(u.kind == "adapter" for u in found)):
         raise SettingsError(
             f"unsigned_to: {where} none is signed by a known key: say up to which one they are "
             "its own (-1: none is), or trust the key that signed them"
