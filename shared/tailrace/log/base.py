@@ -107,6 +107,9 @@ class Consumer(Protocol):
 class Log(Protocol):
     """A broker, or what stands for one."""
 
+    def reach(self, timeout_s: float) -> None:
+        """Ask for a sign of life. Raises LogError when none comes in time."""
+
     def create(
         self, topics: Sequence[Topic], *, prefix: str = "", session_partitions: int = 12
     ) -> None:

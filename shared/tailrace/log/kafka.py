@@ -51,7 +51,6 @@ class KafkaLog:
         self._admin = admin.AdminClient(self._config)
 
     def reach(self, timeout_s: float) -> None:
-        """Ask the cluster for a sign of life. Raises LogError when none comes in time."""
         try:
             self._admin.list_topics(timeout=timeout_s)
         except ck.KafkaException as error:

@@ -49,6 +49,9 @@ class MemoryLog:
         self._epochs: dict[str, int] = {}
         self._changed = threading.Condition(threading.RLock())
 
+    def reach(self, timeout_s: float) -> None:
+        """It is here."""
+
     def create(
         self, topics: Sequence[Topic], *, prefix: str = "", session_partitions: int = 12
     ) -> None:
