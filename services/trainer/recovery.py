@@ -85,7 +85,7 @@ def recover(
     floor: int,
 ) -> Recovery:
     """Bring a fresh learner and its ids to the last version of ``chain`` (oldest first), or to the
-    nearest before it, down to version ``floor``, that can be made.
+    nearest before it, down to version ``floor`` or the chain's first, that can be made.
 
     Raises UpdateRefused when neither the ledger nor published weights lead to one of them, or when
     it may be for this place alone that they do not; SettingsError when the weights are of another
@@ -116,7 +116,7 @@ def recover(
             try:
                 weights = published.at(target)
             except UpdateRefused as error:
-                if error.reason in _NOT_ITS_BYTES or target == floor:
+                if error.reason in _NOT_ITS_BYTES or target == floor or end == 1:
                     raise
                 metrics.UNREADABLE.inc()
                 _log.error(
@@ -132,7 +132,7 @@ def recover(
             learner.steps = _last_step(part, start)
             ledger.remember(part, meta, known)
             return msgspec.structs.replace(arrived, reseeded=reason, optimizer_reset=meta is None)
-    raise AssertionError(f"version {floor} is not of the chain")
+    raise AssertionError("a chain has a version")
 
 
 def _start(chain: Sequence[ModelUpdate], ledger: Ledger, store: Checkpoints) -> Start:

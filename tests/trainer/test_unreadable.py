@@ -7,15 +7,19 @@ import logging
 from pathlib import Path
 import shutil
 
+import msgspec
 import pytest
 import torch
 import transformers
 
 from services.trainer import metrics
+from tailrace import topics
 from tailrace.errors import SettingsError, UpdateRefused
+from tailrace.stream import Writer
 from tailrace.updates import ModelUpdates
 from tailrace.weights.lineage import label_only
 from tailrace.weights.tensors import digest
+from tailrace.wire import Wire
 from tests.trainer.conftest import Mill
 from tests.trainer.lives import followed, run, trained
 from tests.trainer.traffic import MODEL, sampled, spoil, trajectory
@@ -162,6 +166,18 @@ def test_what_a_release_names_is_not_left_but_by_another_release(mill: Mill) -> 
     trainer = mill.trainer(replay_steps=0)
     run(trainer)
     assert trainer.head.version > 3 and mill.audit().ok
+
+
+def test_of_a_chain_that_begins_anew_nothing_older_is_gone_on_from(mill: Mill) -> None:
+    mill.lose(trained(mill, 1))
+    foreign = msgspec.structs.replace(
+        mill.versions()[0], version=2, base_version=1, base_digest="0" * 64, digest="1" * 64
+    )
+    producer = mill.log.producer()
+    Writer(producer, Wire()).write(topics.MODEL_UPDATES, foreign).result(10)
+    producer.close()
+    with pytest.raises(UpdateRefused, match="version 2"):
+        mill.trainer()
 
 
 def test_a_store_that_is_away_is_waited_for(mill: Mill, tmp_path: Path) -> None:
