@@ -115,8 +115,7 @@ class Trainer:
         self._releases.poll()
         ledger = Ledger(log, wire, settings=settings, limits=limits)
         self.recovery = self._recover(ledger, partitions)
-        self._reseeded = self.recovery.reseeded is not None
-        self._news = self.recovery.figures
+        self._news = self.recovery.figures  # until a Step says them
         self._checkpoints.version = self.recovery.checkpoint_version
         self._reader = Reader(
             log,
@@ -264,7 +263,7 @@ class Trainer:
             figures,
             number=number,
             version=self._press.next,
-            reseeded=self._reseeded,
+            reseeded="optimizer_reset" in self._news,
             now_ms=self._wall_ms(),
         )
         self._steps.append(step)
@@ -295,8 +294,7 @@ class Trainer:
         self._intake.ages.version(self.head.version, changed)
         metrics.PUBLISH_S.observe(self._clock() - began_s)
         # After a reseeding nothing older leads here: without a checkpoint the next restart reseeds.
-        first = self._reseeded and bool(self._steps)
-        self._reseeded = self._reseeded and not first
+        first = bool(self._steps and self._news)
         self._news = {} if self._steps else self._news
         self._served = self.head.version
         self._steps, self._trained, self._reader.keyframe = [], [], False
@@ -305,7 +303,9 @@ class Trainer:
             self._checkpoint()
 
     def _checkpoint(self) -> None:
-        """Of the version just published. What cannot be written is tried again later."""
+        """Of the version just published; none while the log does not hold all that it would say."""
+        if self._skip_ends is not None:
+            return
         assert self.head.digest is not None and not self._steps
         meta = Meta(
             model=self._settings.model,

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 import msgspec
 import pytest
 
+from services.trainer import reader
 from services.trainer.trainer import Trainer
 from tailrace.errors import UpdateRefused
 from tailrace.log.memory import MemoryLog
@@ -54,17 +55,29 @@ def test_killed_while_it_forks_it_ends_in_the_same_state(
     assert report.trajectories.outcomes == {"trained": 16, "filtered": 16}
 
 
-def test_stopped_before_the_account_of_the_branch_is_whole_it_publishes_nothing(mill: Mill) -> None:
+def test_stopped_before_the_account_of_the_branch_is_whole_it_leaves_nothing(
+    mill: Mill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No version and no checkpoint: what of the backlog was read is decided anew."""
     trainer = trained(mill, 3)
     mill.roll_back(1)
     trainer = followed(mill, trainer)
-    assert trainer._skip_ends is not None
+    with monkeypatch.context() as few:
+        few.setattr(reader, "_POLL_RECORDS", 5)
+        few.setattr(reader, "_POLLS", 1)
+        trainer.turn(0.0)
+    assert trainer._skip_ends is not None and trainer._intake.undone
     trainer.stop()
     assert len(mill.versions()) == 4
     mill.forget(trainer)
     trainer.close()
-    run(mill.trainer())
+    trainer = mill.trainer()
+    run(trainer)
     assert mill.audit().trajectories.outcomes == {"trained": 8, "filtered": 16}
+    mill.roll_back(1, "retrain")
+    run(followed(mill, trainer))
+    report = mill.audit()
+    assert report.ok and report.trajectories.outcomes == {"trained": 24}, report
 
 
 class Round(msgspec.Struct, frozen=True):
