@@ -304,7 +304,7 @@ class Trainer:
 
     def _checkpoint(self) -> None:
         """Of the version just published; none while the log does not hold all that it would say."""
-        if self._skip_ends is not None:
+        if self._skip_ends is not None or self._news:
             return
         assert self.head.digest is not None and not self._steps
         meta = Meta(

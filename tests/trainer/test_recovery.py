@@ -123,6 +123,29 @@ def test_other_threads_reseed(mill: Mill) -> None:
     assert mill.audit().ok
 
 
+@pytest.mark.parametrize("versions", [1, 200], ids=["late", "stop"])
+def test_a_reseed_is_said_however_often_it_is_stopped_before_the_next_step(
+    mill: Mill, versions: int
+) -> None:
+    mill.put(*(trajectory(n) for n in range(8)))
+    run_until(mill, "published", 1)
+    for number in (90, 91):
+        trainer = mill.trainer(threads=2, checkpoint_versions=versions)
+        assert "threads" in (trainer.recovery.reseeded or "")
+        mill.put(trajectory(number, reward=None))
+        trainer.turn(0.0)
+        if versions == 1:
+            trainer._publish()
+        trainer.stop()
+        mill.forget(trainer)
+        trainer.close()
+    mill.put(*(trajectory(n) for n in range(8, 16)))
+    finish(mill, threads=2)
+    step = mill.steps()[-1]
+    assert step.reseeded and step.figures["optimizer_reset"] == 1.0
+    assert mill.audit().ok
+
+
 def test_a_broken_checkpoint_is_passed_over(mill: Mill, expected: dict[int, str | None]) -> None:
     mill.put(*(trajectory(n) for n in range(40)))
     trainer = mill.trainer()
