@@ -51,6 +51,9 @@ class Slot:
         self._count = 0
         self._patches, self._wanted = patches, False
         self._last: tuple[str, Mapping[str, Tensor]] | None = None
+        self._laid: Path | None = None
+        self._left: set[Path] = set()
+        """What could not be removed: of a vLLM that another user runs."""
         self.clear()
 
     def write(self, tensors: Mapping[str, Tensor], digest: str, base: str | None = None) -> Path:
@@ -72,6 +75,7 @@ class Slot:
                 continue
             path = folder / f"tailrace-{self._name}-{self._count}.safetensors"
             _write(path, tensors, {"digest": digest})
+            self._laid = path
             last, self._last = self._last, (digest, tensors)
             if self._patches and self._wanted and last is not None and last[0] == base:
                 _write_patch(path, last[1], tensors, {"base": last[0], "digest": digest})
@@ -79,12 +83,22 @@ class Slot:
         raise OSError(f"no folder of {[str(f) for f in self._folders]} has {needed_bytes} bytes")
 
     def clear(self) -> None:
-        """Remove what an earlier swap, or an earlier process of this name, left."""
+        """Remove what an earlier swap, or an earlier process of this name, left. What cannot be
+        removed stays; its number is not used again."""
+        laid, self._laid = self._laid, None
+        if laid is not None:
+            self._wanted |= laid.with_suffix(".patchable").exists()
         for folder in self._folders:
             for path in folder.glob(f"tailrace-{self._name}-*.*"):
-                if path.stem.removeprefix(f"tailrace-{self._name}-").isdigit():  # no other engine's
-                    self._wanted |= path.suffix == ".patchable"
+                number = path.stem.removeprefix(f"tailrace-{self._name}-")
+                if not number.isdecimal() or path in self._left:  # not decimal: another engine's
+                    continue
+                try:
                     path.unlink(missing_ok=True)
+                except OSError as error:
+                    logger.warning("cannot remove a file: %s", error)
+                    self._left.add(path)
+                    self._count = max(self._count, int(number))
 
 
 def _write_patch(

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from services.engine.patch import patch
+from services.engine.slot import Slot
 from tailrace.weights.tensors import ITEM_BYTES, Tensor, digest
 from tests.engine.models import canary, tensors
 from tests.engine.room import Room
@@ -111,3 +112,21 @@ def test_patches_are_laid_where_it_is_sure_what_vllm_holds(room: Room) -> None:
     room.trainer.delta(4)
     room.turns(2)
     assert room.serves(4, 4) and second.bases[-1] == marks[3]
+
+
+def test_a_mark_that_is_not_ours_to_remove(tmp_path: Path) -> None:
+    slot = Slot([tmp_path], "x")
+    one, two, three = (tensors(number) for number in (1, 2, 3))
+    mark = slot.write(one, "one").with_suffix(".patchable")
+    mark.mkdir()  # nobody can unlink a folder
+    slot.clear()
+    assert list(tmp_path.iterdir()) == [mark]
+    assert slot.write(two, "two", "one").with_suffix(".patch").exists()
+    # The next process takes it for no word of its own vLLM.
+    later = Slot([tmp_path], "x")
+    assert list(tmp_path.iterdir()) == [mark]
+    assert later.write(one, "one").stem != mark.stem
+    later.clear()
+    assert not later.write(two, "two", "one").with_suffix(".patch").exists()
+    later.clear()
+    assert not later.write(three, "three", "two").with_suffix(".patch").exists()
