@@ -12,10 +12,11 @@ import pytest
 from tests.borders.test_imports import LIBRARY, ROOT, SERVICES
 
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+OTHERS = sorted([*(ROOT / "tests").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")])
 MAX_LINES = 320
 
 
-@pytest.mark.parametrize("file", [*LIBRARY, *SERVICES], ids=str)
+@pytest.mark.parametrize("file", [*LIBRARY, *SERVICES, *OTHERS], ids=str)
 def test_a_file_is_short_and_says_what_it_is(file):
     text = file.read_text()
     assert text.count("\n") <= MAX_LINES

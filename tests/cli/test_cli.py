@@ -1,3 +1,5 @@
+"""The command ``tailrace``: its words, its errors in one line, its exit codes."""
+
 import json
 import os
 from pathlib import Path
