@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 import logging
+from typing import NamedTuple
 
 from tailrace import topics
 from tailrace.errors import InvalidRecord, SettingsError
@@ -22,6 +23,17 @@ from tailrace.weights.trust import Trust
 
 _log = logging.getLogger(__name__)
 
+_TYPE = b"tailrace.ModelUpdate"
+"""What a publisher writes beside each manifest, and noise has not."""
+
+
+class _Unreadable(NamedTuple):
+    """What calls itself a manifest of the model, and cannot be decoded."""
+
+    offset: int
+    signed: bool
+    error: InvalidRecord
+
 
 class Manifests:
     """The manifests of all models of one prefix. ``trust``: None: signatures are not looked at."""
@@ -32,15 +44,36 @@ class Manifests:
 
     def updates(self) -> list[ModelUpdate]:
         """Every one that can be read, of every model, in log order."""
-        return [update for _, update in self._read()]
+        return [update for _, update in self._read() if isinstance(update, ModelUpdate)]
 
     def past(self, model: str, unsigned_to: int | None) -> tuple[list[ModelUpdate], int]:
         """The manifests of a model that count, and the number of its next version.
 
         Raises SettingsError where there are versions, none is signed by a known key, and nobody
-        said what to make of them, or did before a key began to sign that is not known any more.
+        said what to make of them, or did before a key began to sign that is not known any more; and
+        where the newest of the model's own cannot be read: the rest would be an older history.
         """
-        written = [self._judged(*each) for each in self._read() if each[1].model == model]
+        written: list[Written] = []
+        lost: list[_Unreadable] = []
+        for record, update in self._read():
+            if isinstance(update, InvalidRecord):
+                if record.key == model.encode() and record.headers.get("ce_type") == _TYPE:
+                    lost.append(_Unreadable(record.offset, self._signed(record), update))
+            elif update.model == model:
+                written.append(self._judged(record, update))
+                if self._trust is None or written[-1].signed:
+                    lost = []
+        # Strangers are not heard where a key says what is the model's own, or a person does.
+        sure = self._trust is not None and (
+            unsigned_to is not None or any(begins(each) for each in written)
+        )
+        lost = [each for each in lost if each.signed or not sure]
+        if lost:
+            raise SettingsError(
+                f"{self._topic}/0/{lost[-1].offset}: a manifest of {model} cannot be read "
+                f"({lost[-1].error}), and without it this would go on from an older version; where "
+                "it was written with a schema registry, say in registry which"
+            )
         if self._trust is None:
             found = [each.update for each in written]
             return found, next_version(written, found)
@@ -54,11 +87,14 @@ class Manifests:
     def _judged(self, record: LogRecord, update: ModelUpdate) -> Written:
         if self._trust is None:
             return Written(update, False)
-        if self._trust.signed(record.value, record.headers):
+        if self._signed(record):
             return Written(update, True)
         return Written(update, False, self._trust.stranger(record.headers))
 
-    def _read(self) -> Iterator[tuple[LogRecord, ModelUpdate]]:
+    def _signed(self, record: LogRecord) -> bool:
+        return self._trust is not None and self._trust.signed(record.value, record.headers)
+
+    def _read(self) -> Iterator[tuple[LogRecord, ModelUpdate | InvalidRecord]]:
         for record in read_all(self._log, self._topic, committed_only=True):
             try:
                 update = self._decoder.decode(record)
@@ -66,9 +102,10 @@ class Manifests:
                 MANIFESTS_SKIPPED.labels(error.reason).inc()
                 where = (record.topic, record.partition, record.offset)
                 _log.warning("skipped topic=%s partition=%d offset=%d: %s", *where, error)
-                continue
-            assert isinstance(update, ModelUpdate)
-            yield record, update
+                yield record, error
+            else:
+                assert isinstance(update, ModelUpdate)
+                yield record, update
 
 
 def _check(written: list[Written], found: list[ModelUpdate], unsigned_to: int | None) -> None:
