@@ -31,6 +31,12 @@ def _with_registry(
 ) -> None:
     """A manifest as a publisher writes it that has a registry, for readers who have none."""
     value = b"\0" + (7).to_bytes(4, "big") + channel.wire.encode(update)[10:]
+    _append(channel, update, value, key, model)
+
+
+def _append(
+    channel: Channel, update: ModelUpdate, value: bytes, key: Path | None, model: str = MODEL
+) -> None:
     headers = event_headers(update, update.model, "trainer")
     if key is not None:
         headers |= Signer(key).headers(value)
@@ -66,7 +72,8 @@ def test_nor_does_it_go_on_from_an_older_version(
     _with_registry(channel, channel.manifest(1, model(1), base), key)
     with pytest.raises(SettingsError, match="model-updates/0/2"):
         _publisher(channel, key)
-    update = channel.delta(publisher, 2, trained(model(), 2), base)
+    update = channel.manifest(2, trained(model(), 2), base, kind="delta")
+    _append(channel, update, channel.wire.encode(update), key)
     assert _publisher(channel, key).head() == update, "the newest can be read"
 
 
