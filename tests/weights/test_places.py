@@ -147,6 +147,18 @@ def test_old_keyframes_and_orphans_go(memory_channel: Channel, url: str) -> None
     other.close()
 
 
+def test_a_folder_under_another_name_is_not_emptied(
+    memory_channel: Channel, tmp_path: Path
+) -> None:
+    channel, folder = memory_channel, tmp_path / "keyframes"
+    folder.mkdir()
+    (tmp_path / "link").symlink_to(folder)
+    update = channel.keyframe(_publisher(channel, f"file://{folder}"), 0, model())
+    orphan = Place(f"file://{folder}", model=MODEL).put(0, b"half", "f" * 64)
+    assert _publisher(channel, f"file://{tmp_path}/link").retained(0)
+    assert places.exists(str(update.uri)) and not places.exists(orphan)
+
+
 def test_a_slow_publisher_leaves_what_its_successor_stored(
     memory_channel: Channel, url: str
 ) -> None:

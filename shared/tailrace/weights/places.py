@@ -72,8 +72,11 @@ class Place:
         return str(self._store.unstrip_protocol(path))
 
     def sweep(self, kept: Collection[str], below: int) -> list[str]:
-        """Delete the keyframes of versions under ``below`` whose uris are not in ``kept``: the old,
-        and what a crash left. Returns their names.
+        """Delete the keyframes of versions under ``below`` that are at none of the uris ``kept``:
+        the old, and what a crash left. Returns their names.
+
+        Names are compared, not whole uris: they carry version and hash, and a folder may have
+        another path than when it was written to, by a link or a mount.
 
         A caller whose next version is ``below`` knows all that is under it, even when another
         publisher took over meanwhile: that one's numbers begin there.
@@ -83,13 +86,14 @@ class Place:
             paths: list[str] = _asked(lambda: self._store.ls(self._folder, detail=False))
         except FileNotFoundError:
             return []
+        names = {uri.rsplit("/", 1)[-1] for uri in kept}
         gone = []
         for path in paths:
             name = path.rsplit("/", 1)[-1]
             found = _NAME.fullmatch(name)
             if found is None or int(found[1]) >= below:
                 continue
-            if self._store.unstrip_protocol(path) not in kept:
+            if name not in names:
                 _asked(partial(self._store.rm_file, path))
                 gone.append(name)
         return gone
