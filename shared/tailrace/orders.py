@@ -74,6 +74,10 @@ class Orders:
         self._consumer.assign({(self._acks, partition): at for partition, at in starts.items()})
         self._said: dict[str, LogRecord] = {}
         """The newest ack of each engine."""
+        self._refused: dict[tuple[str, int], tuple[str | None, bool]] = {}
+        """Why an engine does not serve a version, and whether it said so since the order: what it
+        refused before that, it may try again for it."""
+        self._ordered = False
 
     def give(
         self,
@@ -92,6 +96,8 @@ class Orders:
         Raises ValueError, with nothing ordered, for a version that is not there; LogError.
         """
         self._check(version)
+        self._listen()
+        self._ordered = True
         began_s = self._clock()
         offset = write(
             self._log,
@@ -146,7 +152,7 @@ class Orders:
     ) -> None:
         """Until every engine is there, or it is known why not."""
         told: dict[str, str] = {}
-        target = None
+        target, in_force = None, False
         while True:
             passed_s = self._clock() - began_s
             self._releases.poll(_POLL_S)
@@ -172,6 +178,8 @@ class Orders:
             lineage = self._subscriber.lineage
             if target is None:
                 target = lineage.served(release)
+            if not in_force:
+                in_force = True
                 say(f"{passed_s:5.1f} s  in force: {release_in_words(release)}")
             good = {u.version for u in lineage.line(release)}
             good = {v for v in good if target is not None and v >= target.version}
@@ -188,12 +196,23 @@ class Orders:
                 if all(engine.stale for engine in outcome.engines):
                     outcome.problem = "it is in force, but no engine was heard for a minute"
                 return
-            target_version = None if target is None else target.version
-            final = [e for e in left if e.state == "refused" and e.version == target_version]
-            if passed_s > timeout_s or len(final) == len(left):
-                names = ", ".join(f"{e.engine} ({e.state} {e.version})" for e in left)
+            found = [self._why_not(engine, target) for engine in left]
+            if passed_s > timeout_s or all(final for _, final in found):
+                names = ", ".join(why for why, _ in found)
                 outcome.problem = f"it is in force, but not there yet: {names}"
                 return
+
+    def _why_not(self, engine: Engine, target: ModelUpdate | None) -> tuple[str, bool]:
+        """What an engine is at instead of the target, and whether there is nothing to wait for.
+
+        One that refuses goes on with an older version, and says so: the refusal counts."""
+        state, version, reason, final = engine.state, engine.version, None, False
+        if target is not None and (engine.engine, target.version) in self._refused:
+            reason, final = self._refused[engine.engine, target.version]
+            final = final or (state, version) == ("refused", target.version)
+            state, version = "refused", target.version
+        why = f": {reason}" if reason else ""
+        return f"{engine.engine} ({state} {version}{why})", final
 
     def _listen(self) -> None:
         end = self._log.ends(self._acks)
@@ -202,6 +221,9 @@ class Orders:
                 ack = ack_of(record, self._decoder, self._common.model)
                 if ack is not None:
                     self._said[ack.engine] = record
+                    self._refused.pop((ack.engine, ack.version), None)
+                    if ack.state == "refused":
+                        self._refused[ack.engine, ack.version] = (ack.reason, self._ordered)
             if all(self._consumer.position(self._acks, p) >= at for p, at in end.items()):
                 return
 
