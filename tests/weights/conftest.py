@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import fsspec
 import pytest
 
 from tailrace import topics
@@ -41,8 +42,10 @@ class Channel:
         self._open: list[Publisher | Subscriber | Producer] = []
         self._producer: Producer | None = None
 
-    def publisher(self, model: str = MODEL) -> Publisher:
-        publisher = Publisher(self.log, self.wire, model=model, prefix=self.prefix)
+    def publisher(self, model: str = MODEL, *, keyframe_store: str | None = None) -> Publisher:
+        publisher = Publisher(
+            self.log, self.wire, model=model, prefix=self.prefix, keyframe_store=keyframe_store
+        )
         self._open.append(publisher)
         return publisher
 
@@ -148,3 +151,13 @@ def memory_channel() -> Iterator[Channel]:
     made = Channel(MemoryLog(), "")
     yield made
     made.close()
+
+
+@pytest.fixture(params=["memory", "file"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """Two stores; what fsspec keeps in memory is emptied."""
+    if request.param == "file":
+        yield f"file://{tmp_path}/keyframes"
+        return
+    yield "memory://keyframes"
+    fsspec.filesystem("memory").store.clear()

@@ -3,15 +3,12 @@ them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 import sys
-from threading import Event
 from typing import Any
 
 import fsspec
-from fsspec.implementations.local import LocalFileSystem
-from fsspec.implementations.memory import MemoryFileSystem
 import msgspec
 import pytest
 
@@ -22,29 +19,11 @@ from tailrace.stream import Writer
 from tailrace.topics import named
 from tailrace.updates import ModelUpdates
 from tailrace.weights import places
-from tailrace.weights.places import STORE_FAILED, Place
+from tailrace.weights.places import Place
 from tailrace.weights.publisher import Publisher
 from tailrace.weights.store import Store
 from tests.weights.conftest import MODEL, Channel
 from tests.weights.models import model, same, trained
-
-
-@pytest.fixture(params=["memory", "file"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """Two stores; what fsspec keeps in memory is emptied."""
-    if request.param == "file":
-        yield f"file://{tmp_path}/keyframes"
-        return
-    yield "memory://keyframes"
-    fsspec.filesystem("memory").store.clear()
-
-
-def _publisher(channel: Channel, url: str) -> Publisher:
-    made = Publisher(
-        channel.log, channel.wire, model=MODEL, prefix=channel.prefix, keyframe_store=url
-    )
-    channel._open.append(made)
-    return made
 
 
 def _files(url: str) -> list[str]:
@@ -53,7 +32,7 @@ def _files(url: str) -> list[str]:
 
 
 def test_a_keyframe_beside_the_log(memory_channel: Channel, url: str) -> None:
-    channel, publisher = memory_channel, _publisher(memory_channel, url)
+    channel, publisher = memory_channel, memory_channel.publisher(keyframe_store=url)
     base = channel.keyframe(publisher, 0, model())
     assert base.chunks is None and base.uri is not None and base.bytes
     assert base.uri.startswith(url.split("/")[0]) and base.sha256
@@ -86,7 +65,7 @@ def _spoil(store: Any, path: str, change: Callable[[bytes], bytes]) -> None:
 def test_what_lies_there_is_checked(
     memory_channel: Channel, url: str, change: Callable[[bytes], bytes], reason: str
 ) -> None:
-    base = memory_channel.keyframe(_publisher(memory_channel, url), 0, model())
+    base = memory_channel.keyframe(memory_channel.publisher(keyframe_store=url), 0, model())
     store, path = fsspec.core.url_to_fs(base.uri)
     content = store.cat_file(path)
     _spoil(store, path, change)
@@ -107,7 +86,7 @@ def test_what_cannot_be_read_is_refused(memory_channel: Channel, uri: str) -> No
 
 
 def test_a_store_that_comes_back_is_read_again(memory_channel: Channel, url: str) -> None:
-    base = memory_channel.keyframe(_publisher(memory_channel, url), 0, model())
+    base = memory_channel.keyframe(memory_channel.publisher(keyframe_store=url), 0, model())
     store, path = fsspec.core.url_to_fs(base.uri)
     content = store.cat_file(path)
     store.rm_file(path)
@@ -123,7 +102,7 @@ def test_a_store_that_comes_back_is_read_again(memory_channel: Channel, url: str
 
 
 def test_old_keyframes_and_orphans_go(memory_channel: Channel, url: str) -> None:
-    channel, publisher = memory_channel, _publisher(memory_channel, url)
+    channel, publisher = memory_channel, memory_channel.publisher(keyframe_store=url)
     other = Publisher(channel.log, channel.wire, model="other/one", keyframe_store=url)
     channel.keyframe(other, 0, model(9), model="other/one")
     orphan = Place(url, model=MODEL).put(0, b"half", "f" * 64)
@@ -139,7 +118,7 @@ def test_old_keyframes_and_orphans_go(memory_channel: Channel, url: str) -> None
     assert [publisher.retained(version) for version in (2, 3)] == [False, True]
     assert store.exists(stranger)
     orphan = Place(url, model=MODEL).put(5, b"half", "e" * 64)
-    _publisher(channel, url)
+    channel.publisher(keyframe_store=url)
     assert not places.exists(orphan)
     assert "0-" in "".join(_files(url)) and other.retained(0)
     with pytest.raises(UpdateRefused, match="uri"):
@@ -153,18 +132,18 @@ def test_a_folder_under_another_name_is_not_emptied(
     channel, folder = memory_channel, tmp_path / "keyframes"
     folder.mkdir()
     (tmp_path / "link").symlink_to(folder)
-    update = channel.keyframe(_publisher(channel, f"file://{folder}"), 0, model())
+    update = channel.keyframe(channel.publisher(keyframe_store=f"file://{folder}"), 0, model())
     orphan = Place(f"file://{folder}", model=MODEL).put(0, b"half", "f" * 64)
-    assert _publisher(channel, f"file://{tmp_path}/link").retained(0)
+    assert channel.publisher(keyframe_store=f"file://{tmp_path}/link").retained(0)
     assert places.exists(str(update.uri)) and not places.exists(orphan)
 
 
 def test_a_slow_publisher_leaves_what_its_successor_stored(
     memory_channel: Channel, url: str
 ) -> None:
-    channel, slow = memory_channel, _publisher(memory_channel, url)
+    channel, slow = memory_channel, memory_channel.publisher(keyframe_store=url)
     updates = [channel.keyframe(slow, 0, model())]
-    newer = _publisher(channel, url)
+    newer = channel.publisher(keyframe_store=url)
     for version in (1, 2, 3, 4):
         updates.append(channel.keyframe(newer, version, model(version), updates[-1]))
     coming = Place(url, model=MODEL).put(5, b"its manifest is not written yet", "d" * 64)
@@ -176,7 +155,7 @@ def test_a_slow_publisher_leaves_what_its_successor_stored(
 
 
 def test_what_a_release_names_is_kept(memory_channel: Channel, url: str) -> None:
-    channel, publisher = memory_channel, _publisher(memory_channel, url)
+    channel, publisher = memory_channel, memory_channel.publisher(keyframe_store=url)
     updates = [channel.keyframe(publisher, 0, model())]
     writer = Writer(channel.log.producer(), channel.wire)
     writer.write(topics.RELEASES, Release(model=MODEL, event_time_ms=1, mode="pin", live=0))
@@ -189,81 +168,11 @@ def test_what_a_release_names_is_kept(memory_channel: Channel, url: str) -> None
 
 
 def test_the_wrong_log_deletes_nothing(memory_channel: Channel, url: str) -> None:
-    update = memory_channel.keyframe(_publisher(memory_channel, url), 0, model())
+    update = memory_channel.keyframe(memory_channel.publisher(keyframe_store=url), 0, model())
     from tailrace.log.memory import MemoryLog
 
-    _publisher(Channel(MemoryLog(), ""), url)  # nothing is published there
+    Channel(MemoryLog(), "").publisher(keyframe_store=url)  # nothing is published there
     assert places.exists(str(update.uri))
-
-
-def test_a_store_that_fails_does_not_stop_learning(memory_channel: Channel, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("in the way")
-    publisher = _publisher(memory_channel, f"file://{tmp_path}/file/keyframes")
-    base = memory_channel.keyframe(publisher, 0, model())
-    assert base.uri is None and base.chunks is not None
-    store = Store.empty()
-    memory_channel.follow().advance(store)
-    assert same(dict(store.tensors), model())
-
-
-@pytest.fixture
-def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
-    """What fsspec keeps in memory does not answer any more, until the test ends."""
-    over = Event()
-
-    def hang(*arguments: object, **more: object) -> None:
-        over.wait(60)
-
-    def begin() -> None:
-        monkeypatch.setattr(places, "ANSWER_S", 0.05)
-        monkeypatch.setattr(places, "LOOK_S", 0.05)
-        monkeypatch.setattr(places, "_SLOWEST_BYTES_S", 1e12)
-        for call in ("info", "open", "ls", "pipe_file"):
-            monkeypatch.setattr(MemoryFileSystem, call, hang)
-
-    yield begin
-    over.set()
-
-
-def test_nobody_waits_for_a_silent_store(
-    memory_channel: Channel, silent: Callable[[], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def failed() -> list[float]:
-        kinds = ("answer", "write", "delete", "look")
-        return [STORE_FAILED.labels(kind)._value.get() for kind in kinds]
-
-    channel = memory_channel
-    publisher = _publisher(channel, "memory://silent")
-    base = channel.keyframe(publisher, 0, model())
-    before, subscriber = failed(), channel.follow()
-    silent()
-    with pytest.raises(UpdateRefused, match="uri: .*no answer in 0.05 s"):
-        subscriber.fetch(base)
-    with pytest.raises(UpdateRefused, match="uri: .*no answer in 0.05 s"):
-        places.exists(str(base.uri))
-    assert not publisher.retained(0)
-    late = channel.keyframe(publisher, 1, model(1), base)
-    assert late.uri is None and late.chunks is not None
-    assert [now - then for now, then in zip(failed(), before, strict=True)] == [5, 1, 1, 2]
-    monkeypatch.undo()
-    assert subscriber.fetch(base) and publisher.retained(0)
-
-
-def test_a_store_that_cannot_be_asked_is_not_an_absent_file(
-    memory_channel: Channel, url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    uri = Place(url, model=MODEL).put(0, b"whole", "f" * 64)
-    assert places.exists(uri) and not places.exists(uri.replace("00-f", "01-f"))
-
-    def info(store: object, path: str, **more: object) -> None:
-        raise OSError("cannot connect")
-
-    for store in (MemoryFileSystem, LocalFileSystem):
-        monkeypatch.setattr(store, "info", info)
-    with pytest.raises(UpdateRefused, match="OSError: cannot connect"):
-        places.exists(uri)
-    with pytest.raises(UpdateRefused, match="is not one store"):
-        places.exists("memory://a::file://b")
 
 
 @pytest.mark.parametrize("url", ["nothing://x", "abfs://account/x"])

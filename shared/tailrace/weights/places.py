@@ -49,27 +49,34 @@ _NAME = re.compile(r"(\d{8,})-[0-9a-f]{16}\.keyframe")
 class Place:
     """Where one model's keyframes go.
 
-    Raises SettingsError for a url of a store that is unknown or whose driver is not installed.
-    What the store itself raises (OSError, mostly) comes through; TimeoutError when it is silent.
+    Raises SettingsError for a url of a store that is unknown or whose driver is not installed. The
+    store itself is made when it is used: what it raises then (OSError, mostly) comes through;
+    TimeoutError when it is silent.
     """
 
     def __init__(self, url: str, *, model: str, prefix: str = "") -> None:
         try:
-            self._store, root = _asked(lambda: _store(url))
+            _check(url)
         except (ImportError, ValueError) as error:
             raise SettingsError(f"keyframe store {url.split('?')[0]}: {error}") from None
-        self._folder = f"{root.rstrip('/')}/{prefix}tailrace.{quote(model, safe='')}"
+        self._url, self._name = url, f"{prefix}tailrace.{quote(model, safe='')}"
+
+    def _open(self) -> tuple[Any, str]:
+        """The store and the folder in it."""
+        store, root = _asked(lambda: _store(self._url))
+        return store, f"{root.rstrip('/')}/{self._name}"
 
     def put(self, version: int, stream: bytes, sha256: str) -> str:
         """Write a keyframe, whole. Returns its uri."""
-        path = f"{self._folder}/{version:08}-{sha256[:16]}.keyframe"
+        store, folder = self._open()
+        path = f"{folder}/{version:08}-{sha256[:16]}.keyframe"
 
         def write() -> None:
-            self._store.makedirs(self._folder, exist_ok=True)
-            self._store.pipe_file(path, stream)
+            store.makedirs(folder, exist_ok=True)
+            store.pipe_file(path, stream)
 
         _asked(write, ANSWER_S + len(stream) / _SLOWEST_BYTES_S)
-        return str(self._store.unstrip_protocol(path))
+        return str(store.unstrip_protocol(path))
 
     def sweep(self, kept: Collection[str], below: int) -> list[str]:
         """Delete the keyframes of versions under ``below`` that are at none of the uris ``kept``:
@@ -81,9 +88,10 @@ class Place:
         A caller whose next version is ``below`` knows all that is under it, even when another
         publisher took over meanwhile: that one's numbers begin there.
         """
-        self._store.invalidate_cache()
+        store, folder = self._open()
+        store.invalidate_cache()
         try:
-            paths: list[str] = _asked(lambda: self._store.ls(self._folder, detail=False))
+            paths: list[str] = _asked(lambda: store.ls(folder, detail=False))
         except FileNotFoundError:
             return []
         names = {uri.rsplit("/", 1)[-1] for uri in kept}
@@ -94,7 +102,7 @@ class Place:
             if found is None or int(found[1]) >= below:
                 continue
             if name not in names:
-                _asked(partial(self._store.rm_file, path))
+                _asked(partial(store.rm_file, path))
                 gone.append(name)
         return gone
 
@@ -147,13 +155,23 @@ def _refused(uri: str, error: Exception) -> UpdateRefused:
     return UpdateRefused("uri", f"{uri}: {type(error).__name__}: {error}")
 
 
-def _store(url: str) -> tuple[Any, str]:
+def _check(url: str) -> None:
+    """Raises ImportError without fsspec or the driver, ValueError for what names no store."""
     try:
-        from fsspec.core import url_to_fs
+        from fsspec import get_filesystem_class
+        from fsspec.core import split_protocol
     except ImportError:
         raise ImportError("needs fsspec: pip install 'tailrace[weights]'") from None
     if "::" in url:  # fsspec would chain stores: a manifest names one
         raise ValueError("is not one store")
+    get_filesystem_class(split_protocol(url)[0] or "file")
+
+
+def _store(url: str) -> tuple[Any, str]:
+    """Raises as :func:`_check` does, and whatever the store raises that does not answer."""
+    _check(url)
+    from fsspec.core import url_to_fs
+
     store, path = url_to_fs(url)
     return store, str(path)
 

@@ -126,6 +126,10 @@ class Publisher:
         Where it cannot, or the store does not say, a branch that begins there must begin with a
         keyframe.
         """
+        return self._held(version) is True
+
+    def _held(self, version: int) -> bool | None:
+        """None where the store does not say."""
         update = self.version(version)
         keyframe = None if update is None else self.version(update.keyframe_version or 0)
         if keyframe is None or keyframe.kind != "keyframe":
@@ -133,8 +137,8 @@ class Publisher:
         try:
             return self._retention.holds(keyframe)
         except UpdateRefused as error:
-            _log.warning("taken for lost keyframe=%d: %s", keyframe.version, error)
-            return False
+            _log.warning("not known to be there keyframe=%d: %s", keyframe.version, error)
+            return None
 
     def publish(
         self,
@@ -214,7 +218,7 @@ class Publisher:
         if base is None and kind != "keyframe":
             raise ValueError(f"version {version} is the first and must be a keyframe")
         if base is not None and base is not head and kind == "delta":
-            if not self.retained(base.version):
+            if self._held(base.version) is False:  # a store that is silent now may have it
                 raise ValueError(
                     f"version {version} begins a branch at {base.version}, which nobody can make "
                     "any more: it must be a keyframe"
