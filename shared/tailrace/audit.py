@@ -165,7 +165,7 @@ class Audit:
         the newest where none was rolled back)."""
         problems = list(self._unreadable)
         updates = history(self._written)
-        if self._written and not updates:
+        if self._written and all(update.kind == "adapter" for update in updates):
             detail = f"no trusted key signed any of {len(self._written)}"
             problems.append(Problem(kind="no_version", detail=detail))
         head = self._trained(updates) if head is None else head
@@ -186,6 +186,7 @@ class Audit:
         )
 
     def _trained(self, updates: list[ModelUpdate]) -> int | None:
+        """None: the newest, also where readers would pass over it: that is a finding."""
         if self._followed is None or self._followed.live is None:
             return None
         lineage = Lineage()

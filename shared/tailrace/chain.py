@@ -31,7 +31,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
 def base_chain(
     updates: Iterable[ModelUpdate], head: int | None, problems: list[Problem]
 ) -> list[ModelUpdate]:
-    """The versions from the root to ``head`` (None: the newest), oldest first.
+    """The versions from the root to ``head`` (None: the newest, adapters aside), oldest first.
 
     Appends what is wrong to ``problems``: ``no_version``, ``version_reused``, ``no_base``,
     ``wrong_root``, ``base_digest``, ``zero_step_digest``.
@@ -41,7 +41,7 @@ def base_chain(
         if by_version.setdefault(update.version, update) != update:
             problems.append(Problem(kind="version_reused", version=update.version))
     if head is None:
-        head = max(by_version, default=None)
+        head = max((v for v, u in by_version.items() if u.kind != "adapter"), default=None)
     if head is None:
         return []
     if head not in by_version:

@@ -125,6 +125,20 @@ def test_after_a_rollback_the_account_is_of_the_history_that_is_trained_on() -> 
     assert (kinds(lost), lost.head) == (["no_version"], None), "nobody knows version 7"
 
 
+def test_an_adapter_is_no_head(tmp_path: Path) -> None:
+    history, _ = _two_versions()
+    before = history.report()
+    history.version(3, 1, kind="adapter")
+    report = history.report()
+    assert (report.head, report.versions) == (2, 3)
+    assert report.trajectories == before.trajectories and report.ok
+    key = tmp_path / "key"
+    new_key(key)
+    history.signer = Signer(key)
+    history.version(4, 2, kind="adapter")
+    assert kinds(history.report(trust=[key.with_name("key.pub")])) == ["no_version"]
+
+
 def test_with_trusted_keys_only_the_trainers_own_history_is_recounted(tmp_path: Path) -> None:
     key = tmp_path / "key"
     new_key(key)
