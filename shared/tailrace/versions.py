@@ -36,7 +36,9 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True):
     engine: str
     version: int
     state: str
-    """``applied`` or ``serving``; ``refused``: it stays with what it served."""
+    """``applied`` or ``serving``: it serves ``version``. ``refused``: not that one, but the nearest
+    that it was made from and that the engine can serve, of which it says ``applied`` itself; of a
+    pinned version that is not known, it goes on with what it served."""
     reason: str | None
     seconds_ago: float
     """By the broker's clock."""
