@@ -78,8 +78,8 @@ class Manifests:
             found = [each.update for each in written]
             return found, next_version(written, found)
         found = history(written, unsigned_to)
-        if written and not any(begins(each) for each in written):
-            _check(written, found, unsigned_to)
+        if not any(begins(each) for each in written):
+            _check(model, written, found, unsigned_to)
         MANIFESTS_SKIPPED.labels("unsigned").inc(len(written) - len(found))
         _log.info("history manifests=%d of=%d", len(found), len(written))
         return found, next_version(written, found)
@@ -108,10 +108,20 @@ class Manifests:
                 yield record, update
 
 
-def _check(written: list[Written], found: list[ModelUpdate], unsigned_to: int | None) -> None:
+def _check(
+    model: str, written: list[Written], found: list[ModelUpdate], unsigned_to: int | None
+) -> None:
     """What a person said of manifests that no known key signed. Raises SettingsError."""
     numbers = [each.update.version for each in written]
-    where = f"of the versions {min(numbers)} to {max(numbers)} of {written[0].update.model}"
+    newest = max(numbers, default=-1)
+    if unsigned_to is not None and unsigned_to > newest:
+        raise SettingsError(
+            f"unsigned_to: there is no version {unsigned_to} of {model}: what is published later "
+            "is signed; take it out, or name one that is there (-1: none)"
+        )
+    if not written:
+        return
+    where = f"of the versions {min(numbers)} to {newest} of {model}"
     if unsigned_to is None or (unsigned_to >= 0 and all(u.kind == "adapter" for u in found)):
         raise SettingsError(
             f"unsigned_to: {where} none is signed by a known key: say up to which one they are "
