@@ -78,6 +78,8 @@ class Branch(msgspec.Struct, frozen=True, kw_only=True):
     rolled_back: RolledBack
     floor: int = 0
     """The oldest version that may be gone on from where later ones cannot be made."""
+    unsaid: int = 0
+    """Versions that were left beside the chain since the newest of its own that has a Step."""
     skip_to: dict[int, int] | None = None
     """Where the branch is to begin with an account of what was rolled back: up to where it goes.
     None: there is nothing to skip, or the branch has begun, which its first version did."""
@@ -100,8 +102,11 @@ def branch(lineage: Lineage, release: Release | None, *, unreadable: int = 0) ->
     for update in chain:
         ages.version(update.version, changed=not label_only(update))
     trained = {update.version for update in chain}
+    stepped = max((u.version for u in chain if u.last_step is not None), default=0)
+    unsaid = 0
     for update in line:
         if update.version not in trained:
+            unsaid += bool(chain) and update.version > max(stepped, chain[0].version)
             ages.beside(update.version, update.base_version, changed=not label_only(update))
     withdrawn = lineage.withdrawn(release)
     bases = {update.base_version for update in withdrawn}
@@ -117,6 +122,7 @@ def branch(lineage: Lineage, release: Release | None, *, unreadable: int = 0) ->
         ages=ages,
         rolled_back=rolled_back,
         floor=line[0].version if line else 0,
+        unsaid=unsaid,
         skip_to=(rolled_back.ends() or None) if begins else None,
     )
 

@@ -24,6 +24,7 @@ import torch
 
 from services.trainer import metrics
 from services.trainer.baseline import Slice
+from services.trainer.branch import Branch
 from services.trainer.checkpoint import Checkpoints, Meta
 from services.trainer.known import KnownIds
 from services.trainer.learner import Learner, NonFinite
@@ -53,6 +54,8 @@ class Recovery(msgspec.Struct, frozen=True, kw_only=True):
     """Of the checkpoint that it came from; the model folder is that of version 0."""
     unreadable: tuple[int, ...] = ()
     """Versions after the one arrived at, which nobody can make any more; oldest first."""
+    unsaid: int = 0
+    """Versions that were left earlier for the same reason, which no Step has said yet."""
 
     @property
     def figures(self) -> dict[str, float]:
@@ -60,8 +63,8 @@ class Recovery(msgspec.Struct, frozen=True, kw_only=True):
         found = {}
         if self.reseeded is not None:
             found["optimizer_reset"] = float(self.optimizer_reset)
-        if self.unreadable:
-            found["unreadable_versions"] = float(len(self.unreadable))
+        if self.unreadable or self.unsaid:
+            found["unreadable_versions"] = float(len(self.unreadable) + self.unsaid)
         return found
 
 
@@ -76,22 +79,20 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def recover(
-    chain: Sequence[ModelUpdate],
+    found: Branch,
     ledger: Ledger,
     learner: Learner,
     known: KnownIds,
     store: Checkpoints,
-    *,
-    floor: int,
 ) -> Recovery:
-    """Bring a fresh learner and its ids to the last version of ``chain`` (oldest first), or to the
-    nearest before it, down to version ``floor`` or the chain's first, that can be made.
+    """Bring a fresh learner and its ids to the last version of a chain, or to the nearest before
+    it, down to the branch's floor or the chain's first, that can be made.
 
     Raises UpdateRefused when neither the ledger nor published weights lead to one of them, or when
     it may be for this place alone that they do not; SettingsError when the weights are of another
     model than the folder's.
     """
-    untouched = learner.policy.published()
+    chain, untouched = found.chain, learner.policy.published()
     start = _start(chain, ledger, store)
     beyond = chain[-1].version + 1  # from there on the ledger was found not to lead
     reason = ""
@@ -104,6 +105,7 @@ def recover(
             arrived = Recovery(
                 checkpoint_version=part[0].version if meta is None else meta.version,
                 unreadable=tuple(update.version for update in chain[end:]),
+                unsaid=found.unsaid,
             )
             try:
                 if target < beyond:
@@ -116,7 +118,7 @@ def recover(
             try:
                 weights = published.at(target)
             except UpdateRefused as error:
-                if error.reason in _NOT_ITS_BYTES or target == floor or end == 1:
+                if error.reason in _NOT_ITS_BYTES or target == found.floor or end == 1:
                     raise
                 metrics.UNREADABLE.inc()
                 _log.error(

@@ -211,7 +211,7 @@ class Trainer:
             return Recovery()
         self._served = found.chain[-1].version
         known, store = self._intake.known, self._checkpoints
-        recovery = recover(found.chain, ledger, self._learner, known, store, floor=found.floor)
+        recovery = recover(found, ledger, self._learner, known, store)
         if recovery.unreadable:
             found = branch(lineage, release, unreadable=len(recovery.unreadable))
         head = found.chain[-1]

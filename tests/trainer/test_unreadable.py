@@ -96,6 +96,14 @@ def test_with_nothing_to_train_it_publishes_a_keyframe_at_once(mill: Mill) -> No
     head = trainer.head
     assert (head.version, head.base_version, head.kind) == (3, 1, "keyframe") and label_only(head)
     assert mill.audit().trajectories.in_flight == 8
+    trainer.stop()
+    mill.forget(trainer)
+    trainer.close()
+    mill.order("thaw")
+    run(mill.trainer())
+    assert [s.figures.get("unreadable_versions") for s in mill.steps()[2:]] == [1.0]
+    run(mill.trainer())
+    assert mill.audit().ok
 
 
 def test_where_the_ledger_leads_further_than_the_bytes_nothing_is_reseeded(
