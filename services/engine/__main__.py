@@ -14,7 +14,7 @@ import time
 from typing import TYPE_CHECKING
 
 from services.engine.settings import Settings
-from services.engine.vllm import Vllm, core_numbers
+from services.engine.vllm import Vllm, check_cores
 from tailrace import process
 from tailrace.errors import LogError, SettingsError
 from tailrace.weights.trust import Trust
@@ -39,7 +39,8 @@ def main(argv: list[str] | None = None, step: Callable[[str], None] = lambda poi
     if settings.vllm_url is not None and settings.admin_token is None:
         return _wrong("engine.admin_token: required with engine.vllm_url")
     try:
-        core_numbers(settings.cores or "0")
+        if settings.cores and settings.vllm_url is None:
+            check_cores(settings.cores)
     except ValueError as error:
         return _wrong(f"engine.cores: {error}")
     try:

@@ -34,8 +34,24 @@ def core_numbers(cores: str) -> list[int]:
     found: list[int] = []
     for part in cores.split(","):
         first, _, last = part.partition("-")
-        found += range(int(first), int(last or first) + 1)
-    return found
+        numbers = range(int(first), int(last or first) + 1)
+        if not numbers:
+            raise ValueError(f"{part!r} is no core")
+        found += numbers
+    return sorted(set(found))
+
+
+def check_cores(cores: str) -> None:
+    """Raises ValueError when these are not all cores that this process may use: the kernel would
+    take those that are, without a word, while there would be a thread for each."""
+    usable = os.sched_getaffinity(0)
+    try:
+        wrong = sorted(set(core_numbers(cores)) - usable)
+        why = f"not {', '.join(map(str, wrong))}" if wrong else ""
+    except ValueError as error:
+        why = str(error)
+    if why:
+        raise ValueError(f"{why}; usable: {', '.join(map(str, sorted(usable)))}")
 
 
 def command(settings: Settings) -> list[str]:

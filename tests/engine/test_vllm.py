@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+import subprocess
+import sys
 import threading
 
 import httpx
@@ -12,7 +15,7 @@ from services.engine.admin import Refused
 from services.engine.canary import check
 from services.engine.settings import Settings
 from services.engine.slot import Slot
-from services.engine.vllm import command, core_numbers, environment
+from services.engine.vllm import check_cores, command, core_numbers, environment
 from tailrace.events import Canary, ModelUpdate
 from tailrace.packing import pack_ids, pack_logprobs
 from tailrace.weights.tensors import Tensors, digest
@@ -44,8 +47,29 @@ def test_command_and_environment() -> None:
 
 def test_core_numbers() -> None:
     assert core_numbers("0") == [0] and core_numbers("0-2,5") == [0, 1, 2, 5]
+    assert core_numbers("2,1-2") == [1, 2], "one thread for each"
     with pytest.raises(ValueError, match="invalid literal"):
         core_numbers("all")
+    with pytest.raises(ValueError, match="'3-1' is no core"):
+        core_numbers("3-1")
+
+
+def test_only_cores_that_can_be_used(tmp_path: Path) -> None:
+    usable = sorted(os.sched_getaffinity(0))
+    file = tmp_path / "settings.toml"
+    for cores in (f"{usable[0]},9999", "3-1"):
+        file.write_text(f'[engine]\nmodel_folder = "base"\ncores = "{cores}"\n')
+        done = subprocess.run(
+            [sys.executable, "-m", "services.engine", "--settings", str(file)],
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        last = done.stderr.splitlines()[-1]
+        assert done.returncode == 2 and last.startswith("engine: engine.cores: "), last
+        assert last.endswith(f"; usable: {', '.join(map(str, usable))}")
+    check_cores(",".join(map(str, usable)))
 
 
 @pytest.mark.e2e
