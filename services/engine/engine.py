@@ -189,7 +189,7 @@ class Engine:
         except OSError as error:  # no room for the file: nothing was touched
             logger.error("cannot lay down version=%d: %s", version, error)
             if self.copy.can_go_back:
-                self.copy.give_up(f"no room: {error}")
+                self.copy.give_up(UpdateRefused("no room", str(error)))
             return
         finally:
             self._slot.clear()

@@ -19,7 +19,7 @@ from tailrace.errors import UpdateRefused
 
 logger = logging.getLogger(__name__)
 
-MAY_PASS = ("uri", "truncated", "gap")
+MAY_PASS = ("uri", "truncated", "gap", "no room")
 """Reasons for refusing a version that may not be there any more later."""
 AGAIN_S = 60.0
 """Until a version that was refused for one of them is tried again."""

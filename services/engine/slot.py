@@ -111,7 +111,12 @@ def _write_patch(
     if shutil.disk_usage(path.parent).free < needed_bytes:
         logger.warning("no room for a patch folder=%s bytes=%d", path.parent, needed_bytes)
         return
-    _write(path.with_suffix(".patch"), found, marks)
+    beside = path.with_suffix(".patch")
+    try:
+        _write(beside, found, marks)
+    except OSError as error:  # the whole file is there
+        logger.warning("no room for a patch file=%s: %s", beside, error)
+        beside.unlink(missing_ok=True)
 
 
 def _write(path: Path, tensors: Mapping[str, Tensor], marks: dict[str, str]) -> None:

@@ -57,7 +57,7 @@ class TooLarge(LogError):
 class UpdateRefused(TailraceError):
     """``reason``: of its manifest ``unsigned``, ``unknown_key``, ``signature``; of its bytes
     ``truncated``, ``corrupt``, ``uri`` (which may be right when they are read again); of what they
-    make ``digest``, ``base``, ``gap``, ``kind``, ``codec``, ``undo``."""
+    make ``digest``, ``base``, ``gap``, ``kind``, ``codec``, ``undo``; of the host ``no room``."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(f"{reason}: {detail}" if detail else reason)

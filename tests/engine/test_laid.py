@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 import json
 from pathlib import Path
+import resource
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from services.engine.patch import patch
+from services.engine.refusals import AGAIN_S
 from services.engine.slot import Slot
 from tailrace.weights.tensors import ITEM_BYTES, Tensor, digest
 from tests.engine.models import canary, tensors
@@ -130,3 +132,38 @@ def test_a_mark_that_is_not_ours_to_remove(tmp_path: Path) -> None:
     assert not later.write(two, "two", "one").with_suffix(".patch").exists()
     later.clear()
     assert not later.write(three, "three", "two").with_suffix(".patch").exists()
+
+
+def test_a_patch_that_does_not_fit_is_left_out(tmp_path: Path) -> None:
+    # Of many small tensors with one change each the patch is larger than the whole.
+    old = {f"{at}": Tensor.of("uint8", (16,), np.zeros(16, np.uint8)) for at in range(100)}
+    first = np.arange(16) == 0
+    new = {name: Tensor.of("uint8", (16,), first.astype(np.uint8)) for name in old}
+    slot = Slot([tmp_path], "x")
+    whole = slot.write(old, "old")
+    room_bytes = whole.stat().st_size + 1000
+    whole.with_suffix(".patchable").touch()
+    slot.clear()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room_bytes, limits[1]))
+    try:
+        path = slot.write(new, "new", "old")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == [path]
+    path.with_suffix(".patchable").touch()
+    assert slot.write(old, "old", "new").with_suffix(".patch").stat().st_size > room_bytes
+
+
+def test_a_version_without_room_is_tried_again(room: Room) -> None:
+    room.trainer.keyframe(0)
+    room.turns()
+    room.folder.rmdir()
+    room.trainer.delta(1)
+    room.turns(2)
+    assert room.acks()[-1][:2] == ("refused", 1)
+    room.folder.mkdir()
+    room.turns(2)
+    assert room.serves(0, 0)
+    room.turns(2, seconds=AGAIN_S)
+    assert room.serves(1, 1)
