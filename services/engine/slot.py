@@ -5,8 +5,8 @@ It is the size of the model, so it lives for one swap only. Each has a name of i
 that is late reading one never sees the next one's bytes. One process per ``name`` in a folder.
 
 A worker that can write single weights (:mod:`tailrace.plugins.patches`) leaves an empty file
-``*.patchable`` beside a version that it loaded. From then on what changed since the version before
-is laid beside each (``*.patch``).
+``*.patchable`` beside a version that it loaded as a whole. Until one of those goes without, what
+changed since the version before is laid beside each (``*.patch``).
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ class Slot:
         self._count = 0
         self._patches, self._wanted = patches, False
         self._last: tuple[str, Mapping[str, Tensor]] | None = None
-        self._laid: Path | None = None
+        self._whole: Path | None = None
+        """Laid last, without a patch: whoever takes patches leaves a mark beside it."""
         self._left: set[Path] = set()
         """What could not be removed: of a vLLM that another user runs."""
         self.clear()
@@ -75,19 +76,21 @@ class Slot:
                 continue
             path = folder / f"tailrace-{self._name}-{self._count}.safetensors"
             _write(path, tensors, {"digest": digest})
-            self._laid = path
             last, self._last = self._last, (digest, tensors)
+            patched = False
             if self._patches and self._wanted and last is not None and last[0] == base:
-                _write_patch(path, last[1], tensors, {"base": last[0], "digest": digest})
+                marks = {"base": last[0], "digest": digest}
+                patched = _write_patch(path, last[1], tensors, marks)
+            self._whole = None if patched else path
             return path
         raise OSError(f"no folder of {[str(f) for f in self._folders]} has {needed_bytes} bytes")
 
     def clear(self) -> None:
         """Remove what an earlier swap, or an earlier process of this name, left. What cannot be
         removed stays; its number is not used again."""
-        laid, self._laid = self._laid, None
-        if laid is not None:
-            self._wanted |= laid.with_suffix(".patchable").exists()
+        whole, self._whole = self._whole, None
+        if whole is not None:
+            self._wanted = whole.with_suffix(".patchable").exists()
         for folder in self._folders:
             for path in folder.glob(f"tailrace-{self._name}-*.*"):
                 number = path.stem.removeprefix(f"tailrace-{self._name}-")
@@ -103,20 +106,23 @@ class Slot:
 
 def _write_patch(
     path: Path, old: Mapping[str, Tensor], new: Mapping[str, Tensor], marks: dict[str, str]
-) -> None:
+) -> bool:
+    """Is there one now?"""
     found = patch(old, new)
     if found is None:
-        return
+        return False
     needed_bytes = sum(tensor.bits.nbytes for tensor in found.values()) + _SPARE_BYTES
     if shutil.disk_usage(path.parent).free < needed_bytes:
         logger.warning("no room for a patch folder=%s bytes=%d", path.parent, needed_bytes)
-        return
+        return False
     beside = path.with_suffix(".patch")
     try:
         _write(beside, found, marks)
     except OSError as error:  # the whole file is there
         logger.warning("no room for a patch file=%s: %s", beside, error)
         beside.unlink(missing_ok=True)
+        return False
+    return True
 
 
 def _write(path: Path, tensors: Mapping[str, Tensor], marks: dict[str, str]) -> None:

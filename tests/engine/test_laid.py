@@ -175,3 +175,19 @@ def test_a_version_without_room_is_tried_again(room: Room) -> None:
     assert room.serves(0, 0)
     room.turns(2, seconds=AGAIN_S)
     assert room.serves(1, 1)
+
+
+def test_no_patch_for_a_vllm_that_took_a_whole_version_without_a_mark(tmp_path: Path) -> None:
+    slot = Slot([tmp_path], "x")
+
+    def lay(number: int, base: int | None, *, mark: bool) -> bool:
+        path = slot.write(tensors(number), str(number), None if base is None else str(base))
+        laid = path.with_suffix(".patch").exists()
+        if mark:
+            path.with_suffix(".patchable").touch()
+        slot.clear()
+        return laid
+
+    assert not lay(1, None, mark=True) and lay(2, 1, mark=False), "a patch leaves no mark"
+    assert lay(3, 2, mark=True) and not lay(4, None, mark=False), "another vLLM"
+    assert not lay(5, 4, mark=True) and lay(6, 5, mark=False)

@@ -96,11 +96,24 @@ def test_what_is_no_patch_is_a_whole_load(llama: Scene, monkeypatch: pytest.Monk
     norm.data.zero_()
     assert not llama.load(llama.few(6, share=0.05)) and llama.is_reloaded()
     # A file of another version touches nothing: the next patch finds what it is for.
-    path = llama.worker.slot.write(llama.few(7), "seven")
+    path = Slot([llama.worker.folder], "other").write(llama.few(7), "seven")
     with pytest.raises(ValueError, match="holds"):
         llama.worker.plugin.update_weights({"path": str(path), "digest": "eight"})
-    llama.worker.slot.write(llama.held, llama.digest)
     assert llama.load(llama.few(8)) and llama.is_reloaded()
+
+
+def test_why_a_model_takes_no_patches_is_said_once(
+    llama: Scene, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    llama.worker.restart()
+    norm = llama.worker.model.model.norm
+    with monkeypatch.context() as patched:
+        patched.setattr(norm, "process_weights_after_loading", lambda: None, raising=False)
+        assert not llama.load(llama.few(13)) and not llama.load(llama.few(14))
+    said = [record for record in caplog.records if record.name == "tailrace.plugins.transfer"]
+    (warning,) = [record for record in said if record.levelname == "WARNING"]
+    assert "RMSNorm makes something of its weights" in warning.getMessage()
+    assert not llama.load(llama.few(15)) and llama.load(llama.few(16))
 
 
 def test_a_patch_that_breaks_half_way_is_followed_by_a_whole_load(
