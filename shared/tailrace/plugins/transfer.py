@@ -73,6 +73,8 @@ class SharedFileTransfer(WeightTransferEngine[Init, Update]):  # type: ignore[mi
         self._checkpoint: dict[str, torch.Tensor] = {}
         """Placeholders for the tensors of the last whole load."""
         self._places: Places | None = None
+        self._why_whole = ""
+        """What was said last."""
 
     def init_transfer_engine(self, init_info: Init) -> None:
         """No rendezvous: the file system is the transport."""
@@ -164,10 +166,12 @@ class SharedFileTransfer(WeightTransferEngine[Init, Update]):  # type: ignore[mi
         try:
             self._places = Places(self.model, self._checkpoint)
             self._path.with_suffix(TAKEN).touch(mode=0o600)
-        except Unpatchable as reason:
-            logger.info("no patches: %s", reason)
         except Exception as error:  # the model's own loader, on tensors without content; the disk
-            logger.warning("no patches: %r", error)
+            why = str(error) if isinstance(error, Unpatchable) else repr(error)
+            if why != self._why_whole:
+                # As a warning: vLLM shows nothing less of other loggers than its own.
+                logger.warning("no patches, whole versions only: %s", why)
+            self._why_whole = why
 
     def shutdown(self) -> None:
         """Nothing is held between updates."""
