@@ -6,8 +6,8 @@
     3  after a keyframe  chunks and stored keyframes that nobody needs any more are deleted
 
 A crash before the end of 2 leaves bytes that no manifest names; they harm nobody. Chunks go with 3,
-a stored keyframe at the next start. A second publisher of the same model fences the first, whose
-next call raises Fenced: then the process must end.
+a stored keyframe too, or at a start, once a version of its number is there. A second publisher of
+the same model fences the first, whose next call raises Fenced: then the process must end.
 """
 
 from __future__ import annotations
