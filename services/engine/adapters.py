@@ -76,6 +76,12 @@ class Adapters:
         self._misses = 0
         self._not_before = 0.0
 
+    @property
+    def under_way(self) -> bool:
+        """May an answer with an adapter be running? Of one that was unloaded too, as long as its
+        folder stays."""
+        return bool(self._loaded or self._left)
+
     def forget(self) -> None:
         """Another vLLM, or one that nobody knows."""
         self._loaded = None

@@ -1,7 +1,9 @@
 """The canary of a version: a fixed continuation, scored by vLLM after a swap, as by the trainer.
 
 In: the manifest and the admin API. Out: whether vLLM holds other weights than were published, and
-what to say about it. It finds what a label cannot: a layer that kept its old weights.
+what to say about it. It finds what a label cannot: a layer that kept its old weights. Not to be
+asked while an answer with an adapter runs: vLLM 0.32 scores a prompt with that adapter's tables for
+the sampled tokens, and ends.
 Called by :mod:`services.engine.engine`.
 """
 

@@ -15,7 +15,7 @@ from tailrace.weights import adapters, codec
 from tailrace.weights.lineage import Lineage
 from tailrace.weights.tensors import digest
 from tests.engine.fakes import FakeVllm
-from tests.engine.models import MODEL, tensors
+from tests.engine.models import MODEL, canary, tensors
 from tests.engine.room import Room
 
 
@@ -69,6 +69,23 @@ def test_what_an_answer_under_way_may_read_again_stays_for_an_hour(room: Room) -
     assert (folder / adapters.WEIGHTS_FILE).exists()
     room.turns(seconds=1000.0)
     assert not folder.exists()
+
+
+def test_no_canary_while_an_answer_with_an_adapter_may_run(room: Room) -> None:
+    room.trainer.delta(1, canary=canary([-1.0]))
+    room.turns()
+    scored = room.vllm.calls.count("score")
+    assert scored, "it is asked where there is no adapter"
+    room.trainer.adapter(2)
+    room.turns()
+    room.trainer.delta(3, canary=canary([-1.0]))
+    room.turns()
+    assert room.serves(3, 3) and room.vllm.calls.count("score") == scored
+    assert "left out" in str(room.acks()[-1][2])
+    room.turns(2, seconds=3600.0)
+    room.trainer.delta(4, canary=canary([-1.0]))
+    room.turns()
+    assert room.serves(4, 4) and room.vllm.calls.count("score") == scored + 1
 
 
 def test_a_folder_that_is_loaded_again_is_not_counted_from_before(room: Room) -> None:
