@@ -40,8 +40,6 @@ FOLDER_S = 3600.0
 _AGAIN_S = 5.0
 _LEAVE_S = 1.0
 """Between two tries to unload."""
-_FOR_GOOD = (400, 404)
-"""What vLLM answers to an adapter that it can never load; another error may pass."""
 _MISSES = 3
 """How often in a row vLLM may keep an adapter that is to go."""
 
@@ -167,8 +165,6 @@ class Adapters:
                 ADAPTERS.labels("loaded").inc()
                 logger.info("adapter loaded version=%d base=%s", version, update.base_version)
         except (UpdateRefused, Refused) as error:
-            if isinstance(error, Refused) and error.status not in _FOR_GOOD:
-                raise
             shutil.rmtree(self._folder / str(version), ignore_errors=True)
             self._refused.add(version, error)
             self._news = True

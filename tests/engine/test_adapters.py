@@ -103,15 +103,6 @@ def test_a_folder_that_is_loaded_again_is_not_counted_from_before(room: Room) ->
     assert room.serves(2, 2) and names(room) == [] and folder.exists()
 
 
-def test_an_error_of_vllm_that_may_pass_is_tried_again(room: Room) -> None:
-    room.vllm.script = {("load_adapter", 1): "refuse"}
-    room.trainer.adapter(1)
-    room.turns()
-    assert names(room) == []
-    room.turns(seconds=5.0)
-    assert names(room) == ["tiny@1"]
-
-
 def test_a_zero_step_version_keeps_them(room: Room) -> None:
     room.trainer.adapter(1)
     room.turns()
