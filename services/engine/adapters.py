@@ -7,8 +7,8 @@ of what is served does not change.
 Invariants: a name is one version's for ever; an adapter is loaded after it was verified, and only
 beside exactly the weights that it was made for; what vLLM has loaded is asked of it, never
 remembered over a restart, and only when all that was sent before has ended. The folder of one that
-was unloaded stays for an hour: for answers that are under way vLLM reads it again, and ends where
-it cannot. Called by :mod:`services.engine.engine`, on its thread.
+was unloaded stays for an hour, or until that vLLM ended: for answers that are under way vLLM reads
+it again, and ends where it cannot. Called by :mod:`services.engine.engine`, on its thread.
 """
 
 from __future__ import annotations
@@ -84,6 +84,12 @@ class Adapters:
         """Another vLLM, or one that nobody knows."""
         self._loaded = None
         self._said = set()
+
+    def end(self) -> None:
+        """vLLM ended, and every answer with it: nobody reads the folders any more."""
+        self.forget()
+        self._left = {}
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def leave(self, base_digest: str) -> bool:
         """Other weights come: take away what does not belong to them. Answers that are under way

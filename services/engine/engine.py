@@ -122,6 +122,8 @@ class Engine:
     def turn(self, wait_s: float = 0.2) -> None:
         """One round; waits up to ``wait_s`` for something new on the log."""
         self._follow(wait_s)
+        if self._server.ended:
+            self._adapters.end()
         if self._server.check():
             self._up_since = self._clock() if self._up_since is None else self._up_since
             self._look_after()

@@ -64,6 +64,11 @@ class Server:
         self._began = 0.0
         self._not_before = 0.0
 
+    @property
+    def ended(self) -> bool:
+        """Is none running, and that sure? Of one that was attached to it never is."""
+        return self._child is not None and not self._running
+
     def check(self) -> bool:
         """Start what must be started; is it up?"""
         now = self._clock()

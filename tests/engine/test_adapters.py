@@ -88,6 +88,19 @@ def test_no_canary_while_an_answer_with_an_adapter_may_run(room: Room) -> None:
     assert room.serves(4, 4) and room.vllm.calls.count("score") == scored + 1
 
 
+def test_with_a_vllm_that_ended_its_adapters_have(room: Room) -> None:
+    room.trainer.adapter(1)
+    room.turns()
+    folder = Path(room.vllm.adapters["tiny@1"])
+    room.trainer.delta(2, canary=canary([-1.0]))
+    room.turns()
+    assert folder.exists() and "left out" in str(room.acks()[-1][2])
+    room.vllm.dead, room.child.code = True, -9
+    room.turns(3, seconds=2.0)
+    assert room.serves(2, 2) and room.child.starts == 2
+    assert not folder.exists() and room.vllm.calls.count("score") == 1
+
+
 def test_a_folder_that_is_loaded_again_is_not_counted_from_before(room: Room) -> None:
     room.trainer.adapter(1)
     room.turns()
