@@ -29,6 +29,7 @@ from benchmarks.gateway import Servers, ready, say
 from services.local import broker, jars, model
 from services.local.placement import omp_binding, serving
 from services.local.ports import free_port
+from services.local.processor import own_dtype
 from tailrace import topics
 from tailrace.events import ModelAck, ModelUpdate
 from tailrace.log.base import Consumer
@@ -252,7 +253,7 @@ def _start(servers: Servers, where: Path, cache_dir: Path, source: Path) -> tupl
     settings.write_text(
         f'kafka = "{kafka.bootstrap}"\nmodel = "{model.NAME}"\nstate_dir = "{where}"\n'
         f'[engine]\nmodel_folder = "{source}"\nvllm_port = {port}\nmetrics_port = {ready_port}\n'
-        f'cores = "{cores}"\n'
+        f'cores = "{cores}"\ndtype = "{own_dtype()}"\n'
     )
     engine = [sys.executable, "-m", "services.engine", "--settings", str(settings)]
     ready(f"http://127.0.0.1:{ready_port}", "/readyz", servers.start("engine", engine), 300.0)

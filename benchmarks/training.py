@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer
 
+from services.local.processor import own_dtype
 from services.trainer.answer import Answer
 from services.trainer.batch import micro_batches
 from services.trainer.policy import Policy
@@ -37,7 +38,7 @@ def versions(folder: Path, lr: float, *, threads: int = 2) -> Iterator[Tensors]:
     torch.set_num_threads(threads)
     settings = Settings(lr=lr)
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    policy = Policy(folder)
+    policy = Policy(folder, compute=own_dtype())
     optimizer = torch.optim.AdamW(
         list(policy.masters.values()),
         lr=lr,

@@ -75,6 +75,7 @@ def command(settings: Settings) -> list[str]:
         *("--enforce-eager", "--enable-scale-out", "--disable-uvicorn-access-log"),
         *one_process,
         *(("--enable-lora", "--max-loras", str(KEPT)) if settings.adapters else ()),
+        *(("--dtype", settings.dtype) if settings.dtype else ()),
         *settings.vllm_arguments,
     ]
 

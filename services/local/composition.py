@@ -13,6 +13,7 @@ import msgspec
 
 from services.local.document import Document
 from services.local.placement import omp_binding, place, serving
+from services.local.processor import own_dtype
 from services.local.programs import Program
 from services.local.settings import Settings
 from tailrace.errors import SettingsError
@@ -90,9 +91,11 @@ def compose(settings: Settings, addresses: Addresses, model_dir: Path, token: st
             "vllm_url": settings.engine_url,
             "admin_token": settings.engine_token if settings.engine_url else token,
             "cores": omp_binding(serving(cores)),
+            "dtype": own_dtype(),
         },
         "trainer": {
             "model_dir": model_dir,
+            "compute": own_dtype(),
             "threads": min(8, len(trainer)) if trainer is not None else 1,
         },
     }

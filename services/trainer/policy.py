@@ -1,15 +1,16 @@
 """The model that is trained: float32 masters, and their bfloat16 rounding that computes.
 
 Forward and backward passes run on the rounding, which is what gets published, so log-probabilities
-here are those of the weights that serve. Gradients of each micro-batch are added up in float32
-beside the masters as soon as they exist. Takes decoder-only Hugging Face models whose head is one
-matrix without bias or logit scaling (Llama and its kind).
+here are those of the weights that serve; they may compute in float32, on the same values. Gradients
+of each micro-batch are added up in float32 beside the masters as soon as they exist. Takes
+decoder-only Hugging Face models whose head is one matrix without bias or logit scaling (Llama and
+its kind).
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -27,7 +28,13 @@ MIN_PREFIX_TOKENS = 8
 class Policy:
     """One causal language model on one device. For one thread."""
 
-    def __init__(self, folder: Path, *, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        device: str = "cpu",
+        compute: Literal["bfloat16", "float32"] = "bfloat16",
+    ) -> None:
         """Load a Hugging Face folder. Raises OSError or ValueError where it is none, or not
         bfloat16."""
         self.device = torch.device(device)
@@ -37,6 +44,11 @@ class Policy:
         model: Any = transformers.AutoModelForCausalLM.from_pretrained(
             folder, dtype=torch.bfloat16, attn_implementation="eager"
         )
+        for name, parameter in model.named_parameters():
+            if parameter.dtype != torch.bfloat16:
+                raise ValueError(f"{folder}: {name} is {parameter.dtype}, not bfloat16")
+        if compute == "float32":
+            model.float()
         self._model = model.to(self.device).eval()
         head = model.get_output_embeddings()
         if getattr(head, "bias", None) is not None:
@@ -48,9 +60,7 @@ class Policy:
         self.masters: dict[str, Tensor] = {}
         """float32, same names; ``grad`` adds up over micro-batches."""
         for name, parameter in self.parameters.items():
-            if parameter.dtype != torch.bfloat16:
-                raise ValueError(f"{folder}: {name} is {parameter.dtype}, not bfloat16")
-            master = parameter.detach().float()
+            master = parameter.detach().to(torch.float32, copy=True)
             master.grad = torch.zeros_like(master)
             self.masters[name] = master
             parameter.register_post_accumulate_grad_hook(_into(master))
@@ -101,7 +111,7 @@ class Policy:
     def round(self) -> None:
         """Masters into the rounding that computes and is published."""
         for name, parameter in self.parameters.items():
-            parameter.copy_(self.masters[name])
+            parameter.copy_(self.masters[name].bfloat16())
 
     @torch.no_grad()
     def load(self, published: weights.Tensors) -> None:
@@ -128,7 +138,8 @@ class Policy:
         """A copy of the rounding as published tensors."""
         found: weights.Tensors = {}
         for name, parameter in self.parameters.items():
-            bits = parameter.detach().cpu().contiguous().view(torch.int16).numpy().copy()
+            rounded = parameter.detach().to("cpu", torch.bfloat16, copy=True).contiguous()
+            bits = rounded.view(torch.int16).numpy()
             found[name] = weights.Tensor.of("bfloat16", tuple(parameter.shape), bits)
         return found
 

@@ -21,6 +21,10 @@ class Settings(Common, frozen=True, kw_only=True):
     """Hugging Face folder of version 0, bfloat16 safetensors. Required."""
     device: str = "cpu"
     """torch device that holds the model and its optimizer."""
+    compute: Literal["bfloat16", "float32"] = "bfloat16"
+    """What forward and backward passes compute in, on the same bfloat16 weights; ``float32`` is
+    many times faster on a processor that cannot multiply bfloat16. Part of what makes a replay end
+    on the same bits."""
     threads: Positive = 1
     """Threads of torch; part of what makes a replay end on the same bits."""
     seed: int = 0

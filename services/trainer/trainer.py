@@ -71,19 +71,19 @@ class Trainer:
     ) -> None:
         """Raises Fenced when a newer trainer is there, UpdateRefused when there is no version to
         go on from that can be replayed or read, SettingsError for a model folder that is none."""
-        assert settings.model_dir is not None
+        assert (folder := settings.model_dir) is not None
         self._settings = settings
         self._clock, self._wall_ms, self._crash = clock, wall_ms, crash
         publish_schemas(log, prefix=settings.prefix)
         self._publisher = open_publisher(log, wire, settings)
         self._writer = Writer(log.producer(), wire, prefix=settings.prefix, source="trainer")
         try:
-            self._policy = Policy(settings.model_dir, device=settings.device)
-            canary = CanaryLine(settings.model_dir, self._policy.vocabulary)
+            self._policy = Policy(folder, device=settings.device, compute=settings.compute)
+            canary = CanaryLine(folder, self._policy.vocabulary)
         except (OSError, ValueError, SafetensorError) as error:
             raise SettingsError(f"trainer.model_dir: {error}") from error
         self._press = Press(
-            *(self._publisher, self._policy, canary, settings, settings.model_dir),
+            *(self._publisher, self._policy, canary, settings, folder),
             wall_ms=wall_ms,
             crash=crash,
         )
