@@ -126,11 +126,11 @@ class Engine:
             self._adapters.end()
         if self._server.check():
             self._up_since = self._clock() if self._up_since is None else self._up_since
-            self._look_after()
         else:
             self._up_since = None
             self._lose()
         self.copy.advance()
+        self._look_after()
         if self._server.reason is None and self._may_serve():
             self._serve()
         if self.served is not None and self._adapters.turn(self.served.digest):
@@ -257,8 +257,11 @@ class Engine:
             self._server.give_up(doubt)
 
     def _look_after(self) -> None:
+        if (served := self.served) is None:
+            return
+        due = (served.version, served.digest) != (self.copy.version, self.copy.digest)
         try:
-            if self.served is not None and not self._watch.holds(self.served.version):
+            if not self._watch.holds(served.version, swap_due=due):
                 self._lose()
         except Doubt as doubt:
             self._lose(str(doubt))

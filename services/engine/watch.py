@@ -17,6 +17,7 @@ from services.engine.swap import Doubt, Swap
 logger = logging.getLogger(__name__)
 
 _EVERY_S = 2.0
+_GIVE_WAY_S = 10.0
 _MISSES = 3
 """How often in a row it may not answer."""
 
@@ -31,11 +32,16 @@ class Watch:
         """What it had worked off when it last did not answer."""
         self._next = 0.0
 
-    def holds(self, version: int) -> bool:
-        """Is this what it serves? Raises Doubt when it does not answer or cannot be woken."""
-        if self._clock() < self._next:
+    def holds(self, version: int, *, swap_due: bool = False) -> bool:
+        """Is this what it serves? Raises Doubt when it does not answer or cannot be woken.
+
+        A swap that is ``swap_due`` asks for itself, and is not to wait for an answer that comes
+        behind a long step: it goes ahead, for a while.
+        """
+        now_s = self._clock()
+        if now_s < self._next + (_GIVE_WAY_S if swap_due else 0.0):
             return True
-        self._next = self._clock() + _EVERY_S
+        self._next = now_s + _EVERY_S
         try:
             label, paused = self._admin.weight_info(), self._admin.is_paused()
         except Trouble as error:

@@ -39,3 +39,15 @@ def test_one_that_works_nothing_off_is_in_doubt(dead: bool) -> None:
         clock.now += 10.0
     with pytest.raises(Doubt):
         watched.holds(0)
+
+
+def test_a_swap_that_is_due_goes_first_for_a_while() -> None:
+    vllm, clock = FakeVllm(), Clock()
+    vllm.label_ = "0"
+    watched = watch(vllm, clock)
+    assert watched.holds(0)
+    calls = len(vllm.calls)
+    clock.now += 11.9
+    assert watched.holds(0, swap_due=True) and len(vllm.calls) == calls
+    clock.now += 0.1
+    assert watched.holds(0, swap_due=True) and len(vllm.calls) > calls
