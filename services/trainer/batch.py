@@ -28,6 +28,8 @@ class MicroBatch(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """Token ids after the prefix, the last token of each answer left out; padded with 0."""
     real_BL: Tensor
     """1 where ``ids_BL`` is a token, 0 where it is padding."""
+    answer_T: Tensor
+    """Which of the step's answers each answer token is of: its place among those given."""
     row_T: Tensor
     column_T: Tensor
     """Where in (B, L) the state lies that predicts each answer token."""
@@ -64,11 +66,14 @@ def micro_batches(
             group.append(i)
         else:
             groups.append([i])
-    return [pack([answers[i] for i in g], [advantages[i] for i in g]) for g in groups]
+    return [pack([answers[i] for i in g], [advantages[i] for i in g], g) for g in groups]
 
 
-def pack(answers: Sequence[Answer], advantages: Sequence[float]) -> MicroBatch:
-    """One micro-batch of these answers."""
+def pack(
+    answers: Sequence[Answer], advantages: Sequence[float], places: Sequence[int] | None = None
+) -> MicroBatch:
+    """One micro-batch of these answers; ``places``: theirs in the step, if that has others too."""
+    places = range(len(answers)) if places is None else places
     # Every row keeps at least one prompt token after the prefix: it predicts the first answer
     # token.
     prefix = commonprefix([a.prompt[:-1] for a in answers]) if len(answers) > 1 else []
@@ -94,6 +99,7 @@ def pack(answers: Sequence[Answer], advantages: Sequence[float]) -> MicroBatch:
         prefix_P=torch.tensor(prefix, dtype=torch.long),
         ids_BL=ids_BL,
         real_BL=real_BL,
+        answer_T=torch.tensor(places).repeat_interleave(lengths),
         row_T=torch.tensor(at_row),
         column_T=torch.tensor(at_column),
         target_T=torch.tensor([t for a in answers for t in a.tokens]),
