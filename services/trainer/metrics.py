@@ -30,7 +30,22 @@ FIGURE = Gauge("tailrace_trainer_figure_ratio", "Figures of the last step", ("fi
 CHECKPOINTS = Counter(
     "tailrace_trainer_checkpoints_total", "Checkpoints, by how they ended", ("outcome",)
 )
-
+CHECKPOINT_FAILURES = Counter(
+    "tailrace_trainer_checkpoint_failures_total",
+    "Checkpoints that could not be written or read",
+    ("reason",),
+)
+CHECKPOINT_S = Histogram(
+    "tailrace_trainer_checkpoint_seconds",
+    "Time for which one checkpoint kept the trainer from training",
+    buckets=(0.01, 0.1, 0.25, 0.5, 1, 2, 4, 8, 16),
+)
+REPLAYED = Counter("tailrace_trainer_replayed_steps_total", "Steps taken again after a restart")
+RESEEDS = Counter(
+    "tailrace_trainer_reseeds_total",
+    "Restarts that went on from published weights, by why",
+    ("reason",),
+)
 UNREADABLE = Counter(
     "tailrace_trainer_unreadable_versions_total",
     "Versions that could not be made again, so that training went on before them",
@@ -43,3 +58,16 @@ def stepped(figures: Mapping[str, float]) -> None:
     STEP_S.observe(figures["step_s"])
     for name, value in figures.items():
         FIGURE.labels(name).set(value)
+
+
+def stall_share() -> float:
+    """Of this process's time in steps, versions and checkpoints, the share that was not steps; 0
+    before any. With /metrics: the same of the sums of ``tailrace_trainer_publish_seconds``,
+    ``_checkpoint_seconds`` and ``_step_seconds``, over whatever time is asked for."""
+    stalled_s, trained_s = _sum_s(PUBLISH_S) + _sum_s(CHECKPOINT_S), _sum_s(STEP_S)
+    return stalled_s / (stalled_s + trained_s) if stalled_s else 0.0
+
+
+def _sum_s(times: Histogram) -> float:
+    [family] = times.collect()
+    return sum(sample.value for sample in family.samples if sample.name.endswith("_sum"))
