@@ -11,7 +11,7 @@ is published when the last was acked and ``between_s`` went by.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 import json
 import os
 from pathlib import Path
@@ -55,10 +55,12 @@ def measure(
     base = dict(folder.read(source))
     other = stepped(base)
     with tempfile.TemporaryDirectory() as where, Servers(Path(where)) as servers:
-        bootstrap, url = _start(servers, Path(where), cache_dir, source)
+        usable = sorted(os.sched_getaffinity(0))
+        cores = serving(usable) or usable
+        bootstrap, url = start(servers, Path(where), cache_dir, source, cores)
         log, wire = KafkaLog(bootstrap), Wire()
         publisher = Publisher(log, wire, model=model.NAME)
-        acks = _Acks(log, wire)
+        acks = Acks(log, wire)
         forth = Alternation(publisher, base, other)
         forth.publish()
         acks.wait(0)
@@ -139,7 +141,7 @@ class Alternation:
         return time.monotonic()
 
 
-class _Acks:
+class Acks:
     """Waits for what the engine says."""
 
     def __init__(self, log: KafkaLog, wire: Wire) -> None:
@@ -235,8 +237,10 @@ def _figures(values: list[float], **wanted: int) -> dict[str, float]:
     return {name: round(float(np.percentile(values, p)), 3) for name, p in wanted.items()}
 
 
-def _start(servers: Servers, where: Path, cache_dir: Path, source: Path) -> tuple[str, str]:
-    """(bootstrap servers, URL of vLLM) once the engine has its vLLM up."""
+def start(
+    servers: Servers, where: Path, cache_dir: Path, source: Path, cores: Sequence[int]
+) -> tuple[str, str]:
+    """(bootstrap servers, URL of vLLM) once the engine has its vLLM up, on these cores."""
     kafka = broker.Broker(
         jars.prepare(cache_dir, say), where / "kafka", port=free_port(), controller_port=free_port()
     )
@@ -247,13 +251,11 @@ def _start(servers: Servers, where: Path, cache_dir: Path, source: Path) -> tupl
     publish_schemas(log)
     log.close()
     port, ready_port = free_port(), free_port()
-    usable = sorted(os.sched_getaffinity(0))
-    cores = omp_binding(serving(usable) or usable)
     settings = where / "settings.toml"
     settings.write_text(
         f'kafka = "{kafka.bootstrap}"\nmodel = "{model.NAME}"\nstate_dir = "{where}"\n'
         f'[engine]\nmodel_folder = "{source}"\nvllm_port = {port}\nmetrics_port = {ready_port}\n'
-        f'cores = "{cores}"\ndtype = "{own_dtype()}"\n'
+        f'cores = "{omp_binding(cores)}"\ndtype = "{own_dtype()}"\n'
     )
     engine = [sys.executable, "-m", "services.engine", "--settings", str(settings)]
     ready(f"http://127.0.0.1:{ready_port}", "/readyz", servers.start("engine", engine), 300.0)
