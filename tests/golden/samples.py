@@ -194,6 +194,32 @@ SAMPLES: dict[tuple[str, int], events.Struct] = {
         reseeded=True,
         figures={"ess": 0.9},
     ),
+    ("Step", 2): events.Step(
+        model="m",
+        step=40,
+        version=812,
+        event_time_ms=1_700_000_000_005,
+        inputs=[
+            events.StepInput(
+                partition=3,
+                offset=9,
+                trajectory_id="t",
+                objective="cispo",
+                weight=0.5,
+                age_versions=2,
+                reward=-1.0,
+                before=0.5,
+            )
+        ],
+        lr=2e-5,
+        seed=7,
+        threads=1,
+        processes=1,
+        code="0.1.0",
+        torch="2.13.0",
+        reseeded=True,
+        figures={"ess": 0.9},
+    ),
     ("ModelUpdate", 1): events.ModelUpdate(
         model="m",
         version=812,

@@ -13,6 +13,14 @@ class StepInput(Struct, frozen=True, kw_only=True):
     trajectory_id: str
     objective: str | None = None
     weight: float | None = None
+    age_versions: int | None = None
+    """Weight changes between the oldest version that sampled it and the one it was trained on;
+    None: sampled by none of this history."""
+    reward: float | None = None
+    """What it was trained with."""
+    before: float | None = None
+    """Of a compensation: what an earlier revision of the same answer had been trained with, so that
+    ``reward`` less this was its advantage."""
 
 
 class Step(Struct, frozen=True, kw_only=True):
