@@ -7,18 +7,25 @@
 Written at a version boundary, after that version's transaction committed: the arrays go to the page
 cache at once (that is the snapshot), then a thread hashes, syncs and renames while training goes
 on. A directory is only used when its seal fits and its version and digest are in the log; what a
-crash left half-written has another name and is swept at the next start.
+crash left half-written has another name and is swept at the next start. Arrays are whole tensors
+under their names, so any number of processes can go on from one, however many wrote it.
+
+Training never depends on a checkpoint: what cannot be written or read is said, counted by reason
+(``full`` ``disk`` ``missing`` ``seal`` ``state`` ``format``) and gone on without.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+import errno
 from hashlib import sha256
 import logging
 import os
 from pathlib import Path
+import re
 import shutil
+import time
 
 import msgspec
 from safetensors import SafetensorError
@@ -28,6 +35,7 @@ import torch
 from services.trainer import metrics
 from services.trainer.baseline import Slice
 from services.trainer.known import Memory
+from tailrace.errors import SettingsError
 
 _log = logging.getLogger(__name__)
 _STATE, _META, _SEAL = "state.safetensors", "meta.json", "seal"
@@ -35,6 +43,9 @@ _PARTIAL = ".partial-"
 _LABEL = len("v00000000")
 _FAULTS = (OSError, SafetensorError)
 """A full or broken disk."""
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_SYSTEM = re.compile(r"\(os error (\d+)\)")
+"""How safetensors says which error of the system it met."""
 Crash = Callable[[str], None]
 
 
@@ -57,8 +68,19 @@ class Meta(msgspec.Struct, kw_only=True):
     state_sha256: str = ""
 
 
+class Broken(ValueError):
+    """``reason``: which part of a checkpoint is not what was written: ``seal``, ``state``."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"{reason} differs")
+        self.reason = reason
+
+
 class Checkpoints:
-    """The checkpoints of one trainer. For one thread, plus the writer it owns."""
+    """The checkpoints of one trainer. For one thread, plus the writer it owns.
+
+    Raises SettingsError for a folder that cannot be made, unless it is for want of space.
+    """
 
     def __init__(self, folder: Path, *, kept: int, crash: Crash = lambda point: None) -> None:
         self._folder = folder
@@ -70,9 +92,16 @@ class Checkpoints:
         """Of the newest one written or being written; what fails counts no longer."""
         self._known: set[str] = set()
         """Names that the log knows, of this chain."""
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            if (reason := _reason(error)) != "full":
+                raise SettingsError(f"state_dir: no checkpoints in {folder}: {error}") from error
+            metrics.CHECKPOINT_FAILURES.labels(reason).inc()
+            _log.error("no room for checkpoints folder=%s: %s", folder, error)
         for partial in folder.glob(f"{_PARTIAL}*"):
-            shutil.rmtree(partial)
+            # A trainer that has not yet heard that it was fenced may be writing there still.
+            shutil.rmtree(partial, ignore_errors=True)
 
     def write(self, meta: Meta, state: dict[str, torch.Tensor]) -> None:
         """Begin a checkpoint, unless the one before is still being written.
@@ -83,12 +112,20 @@ class Checkpoints:
         if self._writing is not None and not self._writing.done():
             metrics.CHECKPOINTS.labels("busy").inc()
             return
+        began_s = time.perf_counter()
+        try:
+            self._begin(meta, state)
+        finally:
+            metrics.CHECKPOINT_S.observe(time.perf_counter() - began_s)
+
+    def _begin(self, meta: Meta, state: dict[str, torch.Tensor]) -> None:
         self.wait()
         name = _name(meta.version, meta.digest)
         partial = self._folder / f"{_PARTIAL}{name}"
-        arrays = {k: v.detach().cpu().contiguous() for k, v in state.items()}
         try:
-            partial.mkdir(exist_ok=True)
+            partial.mkdir(parents=True, exist_ok=True)
+            _has_room(partial, sum(v.numel() * v.element_size() for v in state.values()))
+            arrays = {k: v.detach().cpu().contiguous() for k, v in state.items()}
             save_file(arrays, partial / _STATE)
         except _FAULTS as error:
             _failed(partial, meta, error)
@@ -116,16 +153,18 @@ class Checkpoints:
             try:
                 text = (path / _META).read_bytes()
                 if sha256(text).hexdigest() != (path / _SEAL).read_text():
-                    raise ValueError("seal differs")
+                    raise Broken("seal")
                 meta = msgspec.json.decode(text, type=Meta)
                 if (meta.version, meta.digest) not in wanted:
                     _log.info("checkpoint passed over version=%d: not of this chain", meta.version)
                     continue
                 if _file_sha256(path / _STATE) != meta.state_sha256:
-                    raise ValueError("sha256 differs")
+                    raise Broken("state")
                 return meta, load_file(path / _STATE)
             except (*_FAULTS, ValueError) as error:
-                _log.warning("checkpoint broken path=%s: %s", path.name, error)
+                reason = _reason(error)
+                metrics.CHECKPOINT_FAILURES.labels(reason).inc()
+                _log.error("checkpoint broken path=%s reason=%s: %s", path.name, reason, error)
         return None
 
     def close(self) -> None:
@@ -174,9 +213,33 @@ def _name(version: int, digest: str) -> str:
 
 
 def _failed(partial: Path, meta: Meta, error: Exception) -> None:
+    reason = _reason(error)
     metrics.CHECKPOINTS.labels("failed").inc()
-    _log.error("checkpoint failed version=%d: %s", meta.version, error)
+    metrics.CHECKPOINT_FAILURES.labels(reason).inc()
+    _log.error("checkpoint failed version=%d reason=%s: %s", meta.version, reason, error)
     shutil.rmtree(partial, ignore_errors=True)
+
+
+def _has_room(folder: Path, needed_bytes: int) -> None:
+    """Raises OSError where it has not: to find out by filling the disk would stop others too, and
+    cost the trainer a write of its whole state with every version."""
+    if (free_bytes := shutil.disk_usage(folder).free) < needed_bytes:
+        why = f"{needed_bytes} bytes are needed, {free_bytes} are free"
+        raise OSError(errno.ENOSPC, why, str(folder))
+
+
+def _reason(error: Exception) -> str:
+    """In one word, for the counter."""
+    if isinstance(error, Broken):
+        return error.reason
+    number = error.errno if isinstance(error, OSError) else None
+    if isinstance(error, SafetensorError) and (found := _SYSTEM.search(str(error))):
+        number = int(found[1])
+    if number in _FULL:
+        return "full"
+    if number in (errno.ENOENT, errno.ENOTDIR):
+        return "missing"
+    return "disk" if number is not None or isinstance(error, OSError) else "format"
 
 
 def _file_sha256(path: Path) -> str:

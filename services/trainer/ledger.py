@@ -32,11 +32,15 @@ _CLOCK_SLACK_MS = 600_000
 
 
 class NoReplay(Exception):
-    """Why the ledger cannot be replayed to ``version``, or any after it; None: to this one."""
+    """Why the ledger cannot be replayed to ``version``, or any after it; None: to this one.
 
-    def __init__(self, reason: str, version: int | None = None) -> None:
-        super().__init__(reason)
-        self.version = version
+    ``reason`` is a word for the counter: ``no_checkpoint`` ``checkpoint`` ``inputs`` ``steps``
+    ``reseeded`` ``environment`` ``non_finite`` ``digest``; the message says the rest.
+    """
+
+    def __init__(self, reason: str, detail: str, version: int | None = None) -> None:
+        super().__init__(detail)
+        self.reason, self.version = reason, version
 
 
 class Ledger:
@@ -136,7 +140,7 @@ class Ledger:
 
 
 def _gone(topic: str, place: Place, step: Step) -> NoReplay:
-    return NoReplay(f"{topic}/{place[0]}/{place[1]} is gone", step.version)
+    return NoReplay("inputs", f"{topic}/{place[0]}/{place[1]} is gone", step.version)
 
 
 def _bounds(places: Iterable[Place]) -> tuple[dict[int, int], dict[int, int]]:

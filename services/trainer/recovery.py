@@ -95,7 +95,7 @@ def recover(
     chain, untouched = found.chain, learner.policy.published()
     start = _start(chain, ledger, store)
     beyond = chain[-1].version + 1  # from there on the ledger was found not to lead
-    reason = ""
+    missing = NoReplay("", "")
     with ledger.published(chain, untouched) as published:
         for end in range(len(chain), 0, -1):
             part, target = chain[:end], chain[end - 1].version
@@ -111,9 +111,10 @@ def recover(
                 if target < beyond:
                     replayed = _replay(part, start, ledger, learner)
                     ledger.remember(part, meta, known)
+                    metrics.REPLAYED.inc(replayed)
                     return msgspec.structs.replace(arrived, replayed=replayed)
             except NoReplay as error:
-                reason = str(error)
+                missing = error
                 beyond = beyond if error.version is None else error.version
             try:
                 weights = published.at(target)
@@ -124,16 +125,19 @@ def recover(
                 _log.error(
                     "unreadable version=%d: %s; no replay: %s; going on before it, what it decided "
                     "is decided again",
-                    *(target, error, reason),
+                    *(target, error, missing),
                 )
                 _take(learner, untouched)
                 learner.steps = 0
                 continue
-            _log.warning("reseeded version=%d: %s", target, reason)
+            metrics.RESEEDS.labels(missing.reason).inc()
+            _log.warning("reseeded version=%d reason=%s: %s", target, missing.reason, missing)
             _take(learner, weights, start)
             learner.steps = _last_step(part, start)
             ledger.remember(part, meta, known)
-            return msgspec.structs.replace(arrived, reseeded=reason, optimizer_reset=meta is None)
+            return msgspec.structs.replace(
+                arrived, reseeded=str(missing), optimizer_reset=meta is None
+            )
     raise AssertionError("a chain has a version")
 
 
@@ -151,16 +155,18 @@ def _replay(chain: Sequence[ModelUpdate], start: Start, ledger: Ledger, learner:
     later = [u for u in chain if u.version > begin]
     todo = [step for update in later for step in start.steps.get(update.version, [])]
     if meta is None and chain[0].digest != digest(learner.policy.published()):
-        raise NoReplay("no checkpoint, and version 0 is not the model folder's", begin)
+        why = "no checkpoint, and version 0 is not the model folder's"
+        raise NoReplay("no_checkpoint", why, begin)
     _check(todo, ledger.settings)
     inputs = ledger.inputs(todo)
     if meta is not None:
         try:
             learner.load_masters(start.state)
         except ValueError as error:
-            raise NoReplay(str(error), begin) from None
+            raise NoReplay("checkpoint", str(error), begin) from None
         if digest(learner.policy.published()) != meta.digest:
-            raise NoReplay(f"the checkpoint of version {begin} rounds to another digest", begin)
+            why = f"the checkpoint of version {begin} rounds to another digest"
+            raise NoReplay("checkpoint", why, begin)
         _moments(learner, start)
         learner.steps = meta.step
     for update in later:
@@ -169,24 +175,26 @@ def _replay(chain: Sequence[ModelUpdate], start: Start, ledger: Ledger, learner:
             try:
                 learner.step(given, lr=step.lr or 0.0, objective=_objective(step))
             except NonFinite as error:
-                raise NoReplay(f"step {step.step}: {error}", step.version) from None
+                why = f"step {step.step}: {error}"
+                raise NoReplay("non_finite", why, step.version) from None
             learner.steps = step.step
             _log.info("replayed step=%d version=%d", step.step, step.version)
         if not label_only(update) and digest(learner.policy.published()) != update.digest:
-            raise NoReplay(f"version {update.version} has another digest here", update.version)
+            why = f"version {update.version} has another digest here"
+            raise NoReplay("digest", why, update.version)
     return len(todo)
 
 
 def _check(todo: Sequence[Step], settings: Settings) -> None:
     if len(todo) > settings.replay_steps:
-        raise NoReplay(f"{len(todo)} steps are more than replay_steps")
+        raise NoReplay("steps", f"{len(todo)} steps are more than replay_steps")
     for step in todo:
         here = (settings.threads, str(torch.__version__))
         if step.reseeded:
-            raise NoReplay(f"step {step.step} was itself reseeded", step.version)
+            raise NoReplay("reseeded", f"step {step.step} was itself reseeded", step.version)
         if (step.threads, step.torch) != here or step.processes != 1:
             why = f"step {step.step} ran on {step.threads} threads of {step.torch}"
-            raise NoReplay(why, step.version)
+            raise NoReplay("environment", why, step.version)
 
 
 def _take(learner: Learner, weights: Tensors, start: Start | None = None) -> None:

@@ -16,11 +16,13 @@ from services.trainer.trainer import Trainer
 from tailrace import audit, topics
 from tailrace.events import Command, ModelUpdate, Receipt, Release, Step
 from tailrace.log.base import Log
+from tailrace.log.kafka import KafkaLog
 from tailrace.log.memory import MemoryLog
 from tailrace.stream import Decoder, Writer, read_all
 from tailrace.topics import Topic, named
 from tailrace.wire import Wire
 from tests.trainer import traffic
+from tests.trainer.nursery import HORIZON_S, Nursery
 
 
 class Clock:
@@ -139,3 +141,21 @@ def mill(tiny_model: Path, tmp_path: Path) -> Iterator[Mill]:
     made = Mill(MemoryLog(clock.wall_ms), tiny_model, tmp_path / "state", clock=clock)
     yield made
     made.close()
+
+
+@pytest.fixture
+def kafka_mill(broker: Any, prefix: str, tiny_model: Path, tmp_path: Path) -> Iterator[Mill]:
+    """On the run's broker, for real trainer processes."""
+    log = KafkaLog(broker.bootstrap)
+    made = Mill(log, tiny_model, tmp_path / "state", clock=Clock(), prefix=prefix)
+    made.settings = msgspec.structs.replace(made.settings, horizon_s=HORIZON_S)
+    yield made
+    made.close()
+    log.close()
+
+
+@pytest.fixture(scope="session")
+def nursery(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
+    """Starts real trainer processes at once: what is heavy is imported once for all of them."""
+    with Nursery(tiny_model, tmp_path_factory.mktemp("nursery")) as made:
+        yield made
