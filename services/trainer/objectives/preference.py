@@ -1,0 +1,83 @@
+"""Objectives of a preference, of a like, of a demonstration: for answers of any age.
+
+The reference policy of DPO and KTO is the one that sampled the answer: its log-probabilities came
+with it, so no second model is held, and what is learnt is bounded by how far it lies from that. A
+loss of a whole answer is spread evenly over its tokens: their sum is the answer's. Sums over other
+answers of the step are constants, taken before it (``rival_T``, ``reference_kl``), so the gradient
+is the same whatever the micro-batches.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from services.trainer.objectives.policy_gradient import Loss
+from services.trainer.objectives.ratio import log_ratio_of, ratio_of, sum_of
+
+
+def dpo(
+    logp_T: Tensor,
+    behaviour_T: Tensor,
+    advantage_T: Tensor,
+    mask_T: Tensor,
+    answer_T: Tensor,
+    rival_T: Tensor,
+    *,
+    beta: float,
+) -> Loss:
+    """DPO (Rafailov et al. 2023, arXiv 2305.18290, eq. 7): ``-log sigmoid(beta (chosen -
+    rejected))`` of the two answers' log-ratios to the reference.
+
+    ``advantage_T`` is above 0 in a chosen answer, below in a rejected one; ``rival_T`` is the
+    log-ratio of the other answer of the pair, a constant. Each of the two has the pair's loss as
+    its value and twice its own part of the pair's gradient: so the mean over answers is the mean
+    over pairs, in value and gradient, and the two need not be in one micro-batch.
+    """
+    log_ratio_T, count_T = log_ratio_of(logp_T, behaviour_T, mask_T, answer_T)
+    loss_T = -logsigmoid(beta * torch.sign(advantage_T) * (log_ratio_T - rival_T))
+    return (2.0 * loss_T - loss_T.detach()) * mask_T / count_T, torch.zeros_like(mask_T)
+
+
+def kto(
+    logp_T: Tensor,
+    behaviour_T: Tensor,
+    advantage_T: Tensor,
+    mask_T: Tensor,
+    answer_T: Tensor,
+    *,
+    reference_kl: float,
+    beta: float,
+    negative_weight: float,
+) -> Loss:
+    """KTO (Ethayarajh et al. 2024, arXiv 2402.01306, eq. 8): ``weight (1 - sigmoid(beta (log-ratio
+    - z)))`` of a desirable answer, with the sign turned of an undesirable one; z is the divergence
+    from the reference, a constant.
+
+    Desirable is what has a positive advantage; one of 0 has no loss. ``negative_weight`` is that of
+    the undesirable, 1 of the others.
+    """
+    log_ratio_T, count_T = log_ratio_of(logp_T, behaviour_T, mask_T, answer_T)
+    sign_T = torch.sign(advantage_T)
+    weight_T = torch.where(sign_T < 0, negative_weight, 1.0) * sign_T.abs()
+    value_T = torch.sigmoid(beta * sign_T * (log_ratio_T - reference_kl))
+    return weight_T * (1.0 - value_T) * mask_T / count_T, torch.zeros_like(mask_T)
+
+
+def kl_of(logp_T: Tensor, behaviour_T: Tensor, mask_T: Tensor, answer_T: Tensor) -> Tensor:
+    """KL(trained || behaviour) of each whole answer, estimated from the answer itself and given to
+    each of its tokens: the sum of ``ratio log ratio - ratio + 1``; no gradient.
+
+    The paper of KTO estimates z from answers to other prompts, each of which would need its own
+    forward pass under both policies. An answer sampled by the reference gives it by importance
+    sampling, over the tokens that it went through; each term is at least 0, as z must be.
+    """
+    ratio_T = ratio_of(logp_T, behaviour_T).detach()
+    return sum_of((ratio_T * ratio_T.log() - ratio_T + 1.0) * mask_T, answer_T)
+
+
+def sft(logp_T: Tensor, behaviour_T: Tensor, advantage_T: Tensor, mask_T: Tensor) -> Loss:
+    """Maximum likelihood of a demonstration: ``-logp``. Neither advantage nor behaviour is looked
+    at: whatever is sent here is to be said."""
+    return -logp_T * mask_T, torch.zeros_like(mask_T)
