@@ -2,9 +2,9 @@
 
 ``python -m tests.trainer.nursery MODEL`` imports what is heavy, loads the model once and then forks
 a child for each order, so that each starts at once. Orders are lines on its standard input,
-``start SETTINGS LOG [POINT TIMES]`` and ``wait PID``; each is answered by one line, the child's pid
-or its wait status. A child runs the trainer's own ``main``, killed when it comes to POINT for the
-TIMES-th time:
+``start SETTINGS LOG [POINT TIMES SIGNAL]`` and ``wait PID SECONDS``; each is answered by one line,
+the child's pid or its wait status. A child runs the trainer's own ``main`` and sends itself SIGNAL
+when it comes to POINT for the TIMES-th time:
 
     consume     offered     a record was read, and decided or taken as an answer
     decide      accounted   every decision since the last version is in its account
@@ -27,6 +27,7 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from typing import Any
 
 from tests.trainer.traffic import MODEL
@@ -85,6 +86,14 @@ class Life:
         """Send it a signal."""
         os.kill(self.pid, number)
 
+    def stopped(self, timeout_s: float = _ANSWER_S) -> None:
+        """Until a SIGSTOP holds it. Raises TimeoutError."""
+        until = time.monotonic() + timeout_s
+        while Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
+            if time.monotonic() > until:
+                raise TimeoutError(f"not stopped: {self.said()[-3000:]}")
+            os.sched_yield()
+
     def said(self) -> str:
         """What it wrote to standard error."""
         return self.log.read_text()
@@ -103,11 +112,13 @@ class Nursery:
                 program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors
             )
 
-    def start(self, settings: Path, point: str = "", times: int = 1) -> Life:
-        """A trainer with this settings file; with a ``point``, it will not survive it."""
+    def start(
+        self, settings: Path, point: str = "", times: int = 1, number: int = signal.SIGKILL
+    ) -> Life:
+        """A trainer with this settings file; with a ``point``, a signal meets it there."""
         self._started += 1
         log = self._folder / f"life{self._started}.log"
-        order = f"start {settings} {log}" + (f" {point} {times}" if point else "")
+        order = f"start {settings} {log}" + (f" {point} {times} {int(number)}" if point else "")
         return Life(self._ask(order), log)
 
     def ended(self, life: Life, timeout_s: float = _ANSWER_S) -> int:
@@ -139,8 +150,8 @@ class Nursery:
         self.close()
 
 
-def live(settings: str, point: str, times: int) -> int:
-    """One trainer, killed when it comes to ``point`` for the nth time."""
+def live(settings: str, point: str, times: int, number: int) -> int:
+    """One trainer, which gets a signal when it comes to ``point`` for the nth time."""
     from services.trainer.__main__ import main
     from services.trainer.intake import Intake
     from tailrace.log.kafka_producer import KafkaProducer
@@ -152,7 +163,7 @@ def live(settings: str, point: str, times: int) -> int:
         nonlocal left
         left -= at == point
         if at == point and left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), number)
 
     def after(owner: Any, name: str, at: str) -> None:
         setattr(owner, name, _around(getattr(owner, name), None, lambda: crash(at)))
@@ -181,7 +192,7 @@ def _around(
     return around
 
 
-def _fork(settings: str, log: str, point: str = "", times: str = "1") -> int:
+def _fork(settings: str, log: str, point: str = "", times: str = "1", number: str = "9") -> int:
     pid = os.fork()
     if pid:
         return pid
@@ -191,7 +202,7 @@ def _fork(settings: str, log: str, point: str = "", times: str = "1") -> int:
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
-        code = live(settings, point, int(times))
+        code = live(settings, point, int(times), int(number))
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else 1
     except BaseException:
