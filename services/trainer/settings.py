@@ -7,11 +7,14 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from services.trainer.objectives.names import Estimator, Normalisation, Rewarded
 from tailrace.settings import Common
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 PositiveFloat = Annotated[float, msgspec.Meta(gt=0.0)]
+NotNegative = Annotated[float, msgspec.Meta(ge=0.0)]
+AtLeastOne = Annotated[float, msgspec.Meta(ge=1.0)]
 
 
 class Settings(Common, frozen=True, kw_only=True):
@@ -30,14 +33,43 @@ class Settings(Common, frozen=True, kw_only=True):
     seed: int = 0
     """Seed of step n is this plus n."""
 
-    objective: Literal["cispo", "ppo", "reinforce"] = "cispo"
-    """The loss; see :mod:`services.trainer.losses`."""
+    objective: Rewarded = "cispo"
+    """The loss; see :mod:`services.trainer.objectives`."""
+    normalisation: Normalisation = "token"
+    """What counts alike in a step: every token, every answer (``sequence``), or every token at 1 /
+    answers (``batch``)."""
     clip_low: Share = 0.2
-    """PPO: ratios below 1 minus this earn nothing more."""
+    """PPO, decoupled: ratios below 1 minus this earn nothing more."""
     clip_high: PositiveFloat = 0.28
-    """PPO: the same above 1 plus this."""
+    """PPO, decoupled: the same above 1 plus this."""
+    dual_clip: AtLeastOne = 3.0
+    """PPO: a negative advantage counts at most so many times, however likely its token has
+    become."""
     ratio_max: PositiveFloat = 3.0
     """CISPO: importance ratios are truncated here."""
+    tis_max: PositiveFloat = 2.0
+    """Truncated importance sampling: the ratio of a token, or of a whole answer, is at most
+    this."""
+    icepop_min: PositiveFloat = 0.5
+    """IcePop: tokens with a smaller ratio are left out."""
+    icepop_max: PositiveFloat = 5.0
+    """IcePop: tokens with a larger one too."""
+    gspo_low: Share = 3e-4
+    """GSPO: mean ratios of an answer below 1 minus this earn nothing more."""
+    gspo_high: PositiveFloat = 4e-4
+    """GSPO: the same above 1 plus this."""
+    proximal_max: PositiveFloat = 5.0
+    """Decoupled: tokens whose proximal policy is so many times likelier than what sampled them are
+    left out."""
+    dpo_beta: PositiveFloat = 0.1
+    """DPO: how soon a won preference pulls no more; larger is sooner."""
+    kto_beta: PositiveFloat = 0.1
+    """KTO: the same of a like."""
+    kl_coefficient: NotNegative = 0.0
+    """Weight of the divergence from version 0 in the loss. Above 0 its weights are held a second
+    time, and every step computes them too."""
+    kl_estimator: Estimator = "k2"
+    """How that divergence is estimated; see :mod:`services.trainer.objectives.anchor`."""
     lr: PositiveFloat = 2e-5
     """AdamW's learning rate; constant."""
     beta1: Share = 0.9
@@ -74,6 +106,16 @@ class Settings(Common, frozen=True, kw_only=True):
     """Usable answers that may wait; beyond, the oldest are ``stale: backlog``."""
     horizon_s: PositiveFloat = 7 * 86400.0
     """Log time over which trajectory ids are remembered; what closed before it is ``stale``."""
+
+    alarm_steps: Positive = 10
+    """An alarm of a figure fires, and clears, when so many steps in a row say so."""
+    entropy_floor: NotNegative = 0.05
+    """Nats per token; below it ``entropy_collapse`` fires."""
+    mismatch_growth: AtLeastOne = 5.0
+    """``mismatch_growth`` fires when the mismatch is so many times its own long mean."""
+    peak_tflops: PositiveFloat | None = None
+    """What the device can do at most, in 1e12 operations per second; with it the figure ``mfu``
+    says what share of that is used."""
 
     publish_steps: Positive = 1
     """Optimizer steps of one version."""

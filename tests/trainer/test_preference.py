@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from services.trainer.objectives import anchor, preference
+from services.trainer.objectives.names import Estimator
 from services.trainer.objectives.reduction import shares
 from tests.trainer.test_objectives import ANSWER_T, TOKENS, answer_rows, rows, tokens
 
@@ -137,7 +138,7 @@ def slow_kl(logp: float, base: float, estimator: str) -> float:
 
 
 @pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])
-def test_the_anchor_is_its_estimate(estimator: anchor.Estimator) -> None:
+def test_the_anchor_is_its_estimate(estimator: Estimator) -> None:
     logp_T, base_T, _, mask_T = given = tokens(4)
     kl_T = anchor.divergence(logp_T, base_T, mask_T, estimator=estimator)
     expected = [slow_kl(logp, base, estimator) * mask for logp, base, _, mask in rows(given)]

@@ -8,14 +8,11 @@ base``: k1 = d, unbiased, of either sign; k2 = d^2 / 2, biased, of small varianc
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
+from services.trainer.objectives.names import Estimator
 from services.trainer.objectives.ratio import MAX_LOG_RATIO
-
-Estimator = Literal["k1", "k2", "k3"]
 
 
 def divergence(logp_T: Tensor, base_T: Tensor, mask_T: Tensor, *, estimator: Estimator) -> Tensor:

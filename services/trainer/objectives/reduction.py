@@ -13,11 +13,8 @@ split. A loss of a whole answer counts 1 / answers by any of them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
-from services.trainer.objectives.names import WHOLE
-
-Normalisation = Literal["token", "sequence", "batch"]
+from services.trainer.objectives.names import WHOLE, Normalisation
 
 
 def shares(
