@@ -65,9 +65,13 @@ def claim_session(session: str, tenant: str) -> str:
     return session
 
 
-def new_interaction(session: str, now_ms: int) -> str:
-    """A fresh interaction of a session: 45 bits of time and 20 of chance in 13 characters."""
-    chance = int.from_bytes(os.urandom(3), "big") >> 4
+def new_interaction(session: str, now_ms: int, chance: int | None = None) -> str:
+    """A fresh interaction of a session: 45 bits of time and 20 of chance in 13 characters.
+
+    ``chance``: a number below 2**20 in its place, where the id must be the same when made again.
+    """
+    if chance is None:
+        chance = int.from_bytes(os.urandom(3), "big") >> 4
     value = now_ms << _TURN_RANDOM_BITS | chance
     turn = "".join(_CROCKFORD[value >> shift & 31] for shift in range(60, -1, -5))
     return f"{session}~{turn}"

@@ -44,7 +44,7 @@ SERVICES = (
 
 PATHS = (
     *("state_dir", "cache_dir", "model_dir", "model_folder", "shared_dir", "spec"),
-    *("signing_key", "trusted_keys"),
+    *("signing_key", "trusted_keys", "tasks"),
 )
 """Keys whose values are paths or arrays of them, in every table: the local runner writes a
 settings file elsewhere, and knows no service's own settings."""
