@@ -93,7 +93,21 @@ class Settings(Common, frozen=True, kw_only=True):
     micro_answers: Positive = 16
     """Answers of one forward pass at most."""
     micro_tokens: Positive = 8192
-    """Tokens of one forward pass at most, padding included, unless one answer alone has more."""
+    """Tokens of one forward pass at most, each that several answers share counted once, unless one
+    answer alone has more."""
+    activation_checkpointing: bool = False
+    """Make the states within a layer again in the backward pass instead of keeping them: the same
+    bits, in much less memory and a third more time."""
+    lora_rank: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """Rank of a LoRA adapter that is trained in place of the weights; 0: all weights are. An
+    adapter wants an ``lr`` some ten times as high."""
+    lora_alpha: PositiveFloat = 16.0
+    """The adapter counts times this over its rank."""
+    lora_modules: tuple[str, ...] = (
+        *("q_proj", "k_proj", "v_proj", "o_proj"),
+        *("gate_proj", "up_proj", "down_proj"),
+    )
+    """Names, or ends of names, of the linear layers that have one."""
     max_tokens: Positive = 2048
     """Longer prompts and answers together are ``untrainable: too_long``."""
     max_reward: PositiveFloat = 1e3
