@@ -1,7 +1,8 @@
 """The last layer and its log-softmax in one, a few rows at a time.
 
-Logits of a vocabulary are the largest tensor of a step. Here they exist for :data:`ROWS` tokens at
-once and are made again in the backward pass, so a step needs no memory for them and stays in cache.
+Logits of a vocabulary are the largest tensor of a step. In a pass that is not for training they
+exist for :data:`ROWS` tokens at once. Else the probabilities of all tokens are kept, the one tensor
+of that size: the backward pass makes its gradient in their place.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ ROWS = 64
 
 
 class TokenLogp(torch.autograd.Function):
-    """``log_softmax(hidden @ weight.T / temperature)[target]``, in float32."""
+    """``log_softmax(hidden @ weight.T / temperature)[target]``, in float32. Backward once."""
 
     @staticmethod
     def forward(  # type: ignore[override]
@@ -23,33 +24,35 @@ class TokenLogp(torch.autograd.Function):
     ) -> Tensor:
         """Log-probability of each target, nats."""
         logp_T = torch.empty(len(target_T), dtype=torch.float32, device=hidden_TD.device)
-        total_T = torch.empty_like(logp_T)
+        keep = any(context.needs_input_grad)
+        size = (len(target_T) if keep else 0, len(weight_VD))
+        chance_TV = torch.empty(size, dtype=hidden_TD.dtype, device=hidden_TD.device)
         for rows in _slices(len(target_T)):
-            logits_RV = _logits(hidden_TD[rows], weight_VD, temperature_T[rows])
-            total_T[rows] = torch.logsumexp(logits_RV, -1)
-            chosen_R = logits_RV.gather(1, target_T[rows, None])[:, 0]
-            logp_T[rows] = chosen_R - total_T[rows]
-        context.save_for_backward(hidden_TD, weight_VD, target_T, temperature_T, total_T)
+            logits_RV = (hidden_TD[rows] @ weight_VD.t()).float().div_(temperature_T[rows, None])
+            total_R = torch.logsumexp(logits_RV, -1)
+            logp_T[rows] = logits_RV.gather(1, target_T[rows, None])[:, 0] - total_R
+            if keep:
+                chance_TV[rows] = logits_RV.sub_(total_R[:, None]).exp_()
+        context.save_for_backward(hidden_TD, weight_VD, target_T, temperature_T, logp_T)
+        context.chance_TV = chance_TV
         return logp_T
 
     @staticmethod
     def backward(context: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """d logp / d logits is ``onehot(target) - softmax``."""
-        gradient_T = gradients[0]
-        hidden_TD, weight_VD, target_T, temperature_T, total_T = context.saved_tensors
-        to_hidden_TD = torch.empty_like(hidden_TD)
-        to_logits_TV = torch.empty(
-            len(target_T), len(weight_VD), dtype=hidden_TD.dtype, device=hidden_TD.device
-        )
-        for rows in _slices(len(target_T)):
-            logits_RV = _logits(hidden_TD[rows], weight_VD, temperature_T[rows])
-            gradient_R1 = gradient_T[rows, None]
-            softmax_RV = logits_RV.sub_(total_T[rows, None]).exp_()
-            change_RV = softmax_RV.mul_(-gradient_R1)
-            change_RV.scatter_add_(1, target_T[rows, None], gradient_R1)
-            to_logits_TV[rows] = change_RV.div_(temperature_T[rows, None])
-            to_hidden_TD[rows] = to_logits_TV[rows] @ weight_VD
-        return to_hidden_TD, to_logits_TV.t() @ hidden_TD, None, None
+        hidden_TD, weight_VD, target_T, temperature_T, logp_T = context.saved_tensors
+        to_logits_TV, context.chance_TV = context.chance_TV, None
+        scale_T1 = (gradients[0] / temperature_T)[:, None]
+        # From the float32 logp: of a probability near 1 a bfloat16 leaves nothing to 1.
+        to_target_T1 = -torch.expm1(logp_T)[:, None] * scale_T1
+        to_logits_TV.mul_(-scale_T1.to(hidden_TD.dtype))
+        to_logits_TV.scatter_(1, target_T[:, None], to_target_T1.to(hidden_TD.dtype))
+        to_hidden_TD = to_weight_VD = None
+        if context.needs_input_grad[0]:
+            to_hidden_TD = to_logits_TV @ weight_VD
+        if context.needs_input_grad[1]:
+            to_weight_VD = to_logits_TV.t() @ hidden_TD
+        return to_hidden_TD, to_weight_VD, None, None
 
 
 def token_logp(
@@ -59,10 +62,6 @@ def token_logp(
     weight."""
     result: Tensor = TokenLogp.apply(hidden_TD, weight_VD, target_T, temperature_T)
     return result
-
-
-def _logits(hidden_RD: Tensor, weight_VD: Tensor, temperature_R: Tensor) -> Tensor:
-    return (hidden_RD @ weight_VD.t()).float().div_(temperature_R[:, None])
 
 
 def _slices(count: int) -> list[slice]:

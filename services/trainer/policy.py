@@ -9,20 +9,43 @@ its kind).
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 import transformers
 
+from services.trainer import attention
 from services.trainer.batch import MicroBatch
 from services.trainer.head import token_logp
 from tailrace.weights import tensors as weights
 
-MIN_PREFIX_TOKENS = 8
-"""A shorter common prefix is not worth a forward pass of its own."""
+
+class Scorer(torch.nn.Module):
+    """A model's forward pass, from a micro-batch to what is asked of it."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+        # Masks of four dimensions are passed on as they are: the tree says what is seen.
+        self._no_mask = torch.zeros(1, 1, 1, 1, device=model.device)
+
+    def forward(self, batch: MicroBatch) -> Tensor:
+        """Log-probability of every answer token, (T,)."""
+        states = self.model.base_model(
+            input_ids=batch.tree.ids_N[None],
+            position_ids=batch.tree.place_N[None],
+            attention_mask=self._no_mask,
+            use_cache=False,
+            tree=batch.tree,
+        )
+        hidden_TD = states.last_hidden_state[0].index_select(0, batch.state_T)
+        weight_VD = self.model.get_output_embeddings().weight
+        return token_logp(hidden_TD, weight_VD, batch.target_T, batch.temperature_T)
 
 
 class Policy:
@@ -34,15 +57,17 @@ class Policy:
         *,
         device: str = "cpu",
         compute: Literal["bfloat16", "float32"] = "bfloat16",
+        checkpointing: bool = False,
     ) -> None:
-        """Load a Hugging Face folder. Raises OSError or ValueError where it is none, or not
-        bfloat16."""
+        """Load a Hugging Face folder. ``checkpointing``: keep no states within decoder layers
+        between the passes, and make them again: the same bits in less memory and a third more time.
+
+        Raises OSError or ValueError where the folder is none, or not bfloat16.
+        """
         self.device = torch.device(device)
         transformers.utils.logging.disable_progress_bar()
-        # eager attention: at these lengths its few small products beat the fused kernel on a CPU,
-        # and its backward is deterministic everywhere.
         model: Any = transformers.AutoModelForCausalLM.from_pretrained(
-            folder, dtype=torch.bfloat16, attn_implementation="eager"
+            folder, dtype=torch.bfloat16, attn_implementation=attention.NAME
         )
         for name, parameter in model.named_parameters():
             if parameter.dtype != torch.bfloat16:
@@ -53,49 +78,26 @@ class Policy:
         head = model.get_output_embeddings()
         if getattr(head, "bias", None) is not None:
             raise ValueError(f"{folder}: an output head with a bias is not supported")
-        self._decoder = getattr(model, model.base_model_prefix)
-        self._head: Tensor = head.weight
-        self.parameters: dict[str, torch.nn.Parameter] = dict(model.named_parameters())
-        """The rounding, by Hugging Face name; tied weights once."""
+        self.vocabulary = len(head.weight)
+        """How many token ids there are."""
+        if checkpointing:
+            for layer in layers_of(model):
+                layer.forward = _checkpointed(layer.forward)
+        self._scorer = Scorer(model)
+        self.parameters: dict[str, torch.nn.Parameter] = self._trained(model)
+        """The rounding of what is trained, by Hugging Face name; tied weights once."""
         self.masters: dict[str, Tensor] = {}
         """float32, same names; ``grad`` adds up over micro-batches."""
         for name, parameter in self.parameters.items():
-            master = parameter.detach().to(torch.float32, copy=True)
+            master = self._own(parameter).to(torch.float32, copy=True)
             master.grad = torch.zeros_like(master)
             self.masters[name] = master
-            parameter.register_post_accumulate_grad_hook(_into(master))
-
-    @property
-    def vocabulary(self) -> int:
-        """How many token ids there are."""
-        return len(self._head)
+            parameter.register_post_accumulate_grad_hook(self._into(master))
 
     def logp(self, batch: MicroBatch) -> Tensor:
         """Log-probability of every answer token at its temperature: (T,), nats, differentiable."""
-        ids_BL, real_BL = batch.ids_BL, batch.real_BL
-        prefix = len(batch.prefix_P)
-        rows, width = ids_BL.shape
-        if 0 < prefix < MIN_PREFIX_TOKENS:
-            ids_BL = torch.cat([batch.prefix_P.expand(rows, -1), ids_BL], 1)
-            real_BL = torch.cat([real_BL.new_ones(rows, prefix), real_BL], 1)
-            hidden_BLD = self._states(input_ids=ids_BL, attention_mask=real_BL, use_cache=False)
-            hidden_BLD = hidden_BLD[:, prefix:]
-        elif prefix:
-            cache = transformers.DynamicCache()
-            self._states(input_ids=batch.prefix_P[None], past_key_values=cache, use_cache=True)
-            cache.batch_repeat_interleave(rows)
-            place_L = torch.arange(prefix, prefix + width, device=self.device)
-            hidden_BLD = self._states(
-                input_ids=ids_BL,
-                attention_mask=torch.cat([real_BL.new_ones(rows, prefix), real_BL], 1),
-                position_ids=place_L.expand(rows, -1),
-                past_key_values=cache,
-                use_cache=True,
-            )
-        else:
-            hidden_BLD = self._states(input_ids=ids_BL, attention_mask=real_BL, use_cache=False)
-        hidden_TD = hidden_BLD[batch.row_T, batch.column_T]
-        return token_logp(hidden_TD, self._head, batch.target_T, batch.temperature_T)
+        found: Tensor = self._scorer(batch)
+        return found
 
     def gradients(self) -> list[Tensor]:
         """What has added up since :meth:`clear`, in the masters' order."""
@@ -111,47 +113,81 @@ class Policy:
     def round(self) -> None:
         """Masters into the rounding that computes and is published."""
         for name, parameter in self.parameters.items():
-            parameter.copy_(self.masters[name].bfloat16())
+            self._own(parameter).copy_(self.masters[name].bfloat16())
 
-    @torch.no_grad()
     def load(self, published: weights.Tensors) -> None:
         """Take published weights, masters included.
 
         Raises ValueError when names, shapes or dtypes are not this model's.
         """
-        if published.keys() != self.parameters.keys():
-            names = sorted(published.keys() ^ self.parameters.keys())
+        self._fill(self.parameters, published)
+        for name, parameter in self.parameters.items():
+            self.masters[name].copy_(self._own(parameter))
+
+    def published(self) -> weights.Tensors:
+        """A copy of the rounding as published tensors: the whole model."""
+        return {name: tensor_of(self._whole(each)) for name, each in self.parameters.items()}
+
+    def merged(self) -> contextlib.AbstractContextManager[None]:
+        """Within it, log-probabilities are those of :meth:`published`, to the bit."""
+        return contextlib.nullcontext()
+
+    def _trained(self, model: Any) -> dict[str, torch.nn.Parameter]:
+        """What of the model has masters."""
+        return dict(model.named_parameters())
+
+    def _own(self, tensor: Tensor) -> Tensor:
+        """The part of a parameter or its gradient that this process has: all of it."""
+        return tensor.detach()
+
+    def _whole(self, tensor: Tensor) -> Tensor:
+        """A parameter with the parts that other processes have: there are none."""
+        return tensor.detach()
+
+    def _part(self, whole: Tensor, of: Tensor) -> Tensor:
+        """What of a whole value is this process's part of a parameter."""
+        return whole
+
+    def _into(self, master: Tensor) -> Any:
+        def add(parameter: Tensor) -> None:
+            assert master.grad is not None and parameter.grad is not None
+            master.grad.add_(self._own(parameter.grad))
+            parameter.grad = None
+
+        return add
+
+    @torch.no_grad()
+    def _fill(self, parameters: dict[str, torch.nn.Parameter], published: weights.Tensors) -> None:
+        if published.keys() != parameters.keys():
+            names = sorted(published.keys() ^ parameters.keys())
             raise ValueError(
                 f"weights do not fit the model: {names[0]!r} and {len(names) - 1} more"
             )
-        for name, parameter in self.parameters.items():
+        for name, parameter in parameters.items():
             tensor = published[name]
             if tensor.dtype != "bfloat16" or tensor.shape != tuple(parameter.shape):
                 raise ValueError(
                     f"weights do not fit the model: {name} {tensor.dtype} {tensor.shape}"
                 )
             bits = torch.from_numpy(np.array(tensor.bits).view(np.int16)).view(torch.bfloat16)
-            parameter.copy_(bits.view(parameter.shape))
-            self.masters[name].copy_(parameter)
-
-    def published(self) -> weights.Tensors:
-        """A copy of the rounding as published tensors."""
-        found: weights.Tensors = {}
-        for name, parameter in self.parameters.items():
-            rounded = parameter.detach().to("cpu", torch.bfloat16, copy=True).contiguous()
-            bits = rounded.view(torch.int16).numpy()
-            found[name] = weights.Tensor.of("bfloat16", tuple(parameter.shape), bits)
-        return found
-
-    def _states(self, **inputs: Any) -> Tensor:
-        states: Tensor = self._decoder(**inputs).last_hidden_state
-        return states
+            self._own(parameter).copy_(self._part(bits.view(parameter.shape), parameter))
 
 
-def _into(master: Tensor) -> Any:
-    def add(parameter: Tensor) -> None:
-        assert master.grad is not None and parameter.grad is not None
-        master.grad.add_(parameter.grad)
-        parameter.grad = None
+def tensor_of(values: Tensor) -> weights.Tensor:
+    """A copy of its bfloat16 rounding, as published."""
+    rounded = values.detach().to("cpu", torch.bfloat16, copy=True).contiguous()
+    return weights.Tensor.of("bfloat16", tuple(values.shape), rounded.view(torch.int16).numpy())
 
-    return add
+
+def layers_of(model: Any) -> list[Any]:
+    """Its decoder layers."""
+    return list(model.base_model.layers)
+
+
+def _checkpointed(forward: Any) -> Any:
+    def again(*given: Any, **named: Any) -> Any:
+        if not torch.is_grad_enabled():
+            return forward(*given, **named)
+        return checkpoint(forward, *given, use_reentrant=False, preserve_rng_state=False, **named)
+
+    return again

@@ -97,16 +97,6 @@ def test_the_policy_s_gradient_is_autograd_s(policy: Policy) -> None:
     assert float((found - total).norm() / total.norm()) < 0.03
 
 
-def test_micro_batches_keep_every_token_once() -> None:
-    given = [answer(n) for n in range(20)]
-    batches = micro_batches(given, list(range(20)), micro_answers=6, micro_tokens=120)
-    assert sum(len(b.target_T) for b in batches) == sum(len(a.tokens) for a in given)
-    assert all(b.ids_BL.shape[0] <= 6 for b in batches)
-    widths = [len(b.prefix_P) + b.ids_BL.shape[1] for b in batches]
-    assert widths == sorted(widths)
-    assert all(len(b.prefix_P) >= 12 for b in batches if b.ids_BL.shape[0] > 1)
-
-
 def settings(tiny_model: Path, **changes: object) -> Settings:
     base = Settings(model=MODEL, model_dir=tiny_model, lr=1e-3, micro_answers=4)
     return msgspec.structs.replace(base, **changes)
