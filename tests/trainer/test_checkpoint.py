@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 import os
 from pathlib import Path
+import shutil
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
 import msgspec
 import pytest
 from safetensors import SafetensorError
@@ -14,7 +17,8 @@ import torch
 from services.trainer import checkpoint
 from services.trainer.checkpoint import Checkpoints, Meta
 from services.trainer.known import Memory
-from services.trainer.metrics import CHECKPOINTS
+from services.trainer.metrics import CHECKPOINT_FAILURES, CHECKPOINT_S, CHECKPOINTS
+from tailrace.errors import SettingsError
 from tests.trainer.conftest import Mill
 from tests.trainer.traffic import trajectory
 
@@ -52,6 +56,10 @@ def there(tmp_path: Path) -> list[str]:
 
 def failures() -> float:
     return CHECKPOINTS.labels("failed")._value.get()
+
+
+def failed(reason: str) -> float:
+    return CHECKPOINT_FAILURES.labels(reason)._value.get()
 
 
 @pytest.mark.parametrize("name", ["save_file", "_sync"])
@@ -108,6 +116,86 @@ def test_a_truncated_archive_under_a_good_seal_is_passed_over(
         written(store, 2)
     found = store.newest([(1, "d" * 16), (2, "d" * 16)])
     assert found is not None and found[0].version == 1
+
+
+def flipped(path: Path, at: float) -> None:
+    content = bytearray(path.read_bytes())
+    content[int(at * len(content))] ^= 1
+    path.write_bytes(content)
+
+
+def cut(path: Path, at: float) -> None:
+    path.write_bytes(path.read_bytes()[: int(at * path.stat().st_size)])
+
+
+def gone(path: Path, at: float) -> None:
+    path.unlink()
+
+
+def a_folder(path: Path, at: float) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def older_program(path: Path, at: float) -> None:
+    """A whole checkpoint, of what had other fields."""
+    (path.parent / "meta.json").write_bytes(text := b'{"version": 2}')
+    (path.parent / "seal").write_text(checkpoint.sha256(text).hexdigest())
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    name=st.sampled_from(["state.safetensors", "meta.json", "seal"]),
+    breaks=st.sampled_from([flipped, flipped, cut, cut, gone, a_folder, older_program]),
+    at=st.floats(0.0, 1.0, exclude_max=True),
+)
+def test_whatever_happened_to_the_newest_the_one_before_is_used(
+    tmp_path_factory: pytest.TempPathFactory, name: str, breaks: object, at: float
+) -> None:
+    folder = tmp_path_factory.mktemp("own")
+    store = Checkpoints(folder, kept=2)
+    for version in (1, 2):
+        written(store, version)
+    assert callable(breaks)
+    breaks(folder / f"v00000002-{'d' * 16}" / name, at)
+    reasons = ("seal", "state", "format", "missing", "disk")
+    before = sum(map(failed, reasons))
+    found = store.newest([(1, "d" * 16), (2, "d" * 16)])
+    assert found is not None and found[0].version == 1
+    assert sum(map(failed, reasons)) == before + 1
+    written(store, 3)
+    found = store.newest([(3, "d" * 16)])
+    assert found is not None and torch.equal(found[1]["master.a"], STATE["master.a"])
+    store.close()
+    shutil.rmtree(folder)
+
+
+def test_what_the_disk_has_no_room_for_is_not_begun(store: Checkpoints, tmp_path: Path) -> None:
+    before, times = failed("full"), CHECKPOINT_S.collect()[0].samples[0].value
+    store.write(meta(1), {"master.a": torch.zeros(1).expand(1 << 60)})
+    assert failed("full") == before + 1 and store.version == 0
+    assert there(tmp_path) == [] and CHECKPOINT_S.collect()[0].samples[0].value >= times
+    written(store, 1)
+    assert len(there(tmp_path)) == 1
+
+
+def test_no_folder_for_checkpoints_is_a_wrong_setting(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SettingsError, match="state_dir: no checkpoints in .*file/own"):
+        Checkpoints(tmp_path / "file" / "own", kept=2)
+
+
+def test_one_that_was_fenced_meanwhile_leaves_nothing_half_done(tmp_path: Path) -> None:
+    def next_trainer(point: str) -> None:
+        if point == "checkpoint_written":
+            Checkpoints(tmp_path / "own", kept=2).close()
+
+    before = failed("missing")
+    older = Checkpoints(tmp_path / "own", kept=2, crash=next_trainer)
+    written(older, 1)
+    assert failed("missing") == before + 1 and older.version == 0
+    assert there(tmp_path) == []
+    older.close()
 
 
 def test_another_logs_checkpoints_do_not_push_out_this_ones(

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from services.trainer.metrics import REPLAYED, RESEEDS
 from services.trainer.trainer import Trainer
 from tailrace import topics
 from tailrace.weights.tensors import digest
@@ -22,6 +23,10 @@ def finish(mill: Mill, **changes: object) -> Trainer:
     mill.drain()
     trainer.turn(0.0)
     return trainer
+
+
+def reseeds(reason: str) -> float:
+    return RESEEDS.labels(reason)._value.get()
 
 
 @pytest.fixture
@@ -41,9 +46,11 @@ def test_killed_at_any_point_it_goes_on_to_the_same_bits(
 ) -> None:
     mill.put(*(trajectory(n) for n in range(40)))
     run_until(mill, point, times)
+    before = REPLAYED._value.get()
     trainer = finish(mill)
     assert trainer.recovery.reseeded is None
     assert trainer.recovery.replayed == times - (point != "published")
+    assert REPLAYED._value.get() - before == trainer.recovery.replayed
     found = {u.last_step: u.digest for u in mill.versions() if u.last_step is not None}
     assert found == expected
     report = mill.audit()
@@ -95,8 +102,9 @@ def test_a_lost_input_reseeds_and_says_so(mill: Mill) -> None:
     run_until(mill, "published", 2)
     lost = mill.steps()[0].inputs[0]
     mill.log.delete_before("trajectories", {lost.partition: lost.offset + 1})
+    before = reseeds("inputs")
     trainer = finish(mill)
-    assert "gone" in (trainer.recovery.reseeded or "")
+    assert "gone" in (trainer.recovery.reseeded or "") and reseeds("inputs") == before + 1
     assert [s.reseeded for s in mill.steps()] == [
         False,
         False,
@@ -118,8 +126,9 @@ def test_a_lost_input_reseeds_and_says_so(mill: Mill) -> None:
 def test_other_threads_reseed(mill: Mill) -> None:
     mill.put(*(trajectory(n) for n in range(24)))
     run_until(mill, "published", 2)
+    before = reseeds("environment")
     trainer = finish(mill, threads=2)
-    assert "threads" in (trainer.recovery.reseeded or "")
+    assert "threads" in (trainer.recovery.reseeded or "") and reseeds("environment") == before + 1
     assert mill.audit().ok
 
 
