@@ -9,10 +9,12 @@ its kind).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 import contextlib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
+import msgspec
 import numpy as np
 import torch
 from torch import Tensor
@@ -23,6 +25,8 @@ from services.trainer import attention
 from services.trainer.batch import MicroBatch
 from services.trainer.head import token_logp
 from tailrace.weights import tensors as weights
+
+_S = TypeVar("_S", bound=msgspec.Struct)
 
 
 class Scorer(torch.nn.Module):
@@ -102,6 +106,18 @@ class Policy:
     def gradients(self) -> list[Tensor]:
         """What has added up since :meth:`clear`, in the masters' order."""
         return [master.grad for master in self.masters.values() if master.grad is not None]
+
+    def norm(self) -> float:
+        """Of the whole gradient."""
+        return float(torch.nn.utils.get_total_norm(self.gradients()))
+
+    def turns(self, batches: Sequence[MicroBatch]) -> list[tuple[int, MicroBatch]]:
+        """The passes of a step that this process takes, and each one's place: all of them."""
+        return list(enumerate(batches))
+
+    def total(self, sums: _S) -> _S:
+        """What all processes added up in a step: what this one did."""
+        return sums
 
     def clear(self) -> None:
         """Gradients to zero."""

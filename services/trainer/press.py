@@ -8,21 +8,25 @@ after the newest version of the log, whichever branch that is on. Owned by
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+import logging
 from pathlib import Path
 
 from services.trainer import metrics
 from services.trainer.answer import Answer
 from services.trainer.canary import CanaryLine
 from services.trainer.intake import Account
+from services.trainer.lora import LoraPolicy
 from services.trainer.policy import Policy
 from services.trainer.records import manifest_of, receipt_of
 from services.trainer.settings import Settings
-from tailrace.events import ModelUpdate, Step
+from tailrace.events import Canary, ModelUpdate, Step
 from tailrace.log.base import Log
-from tailrace.weights import codec, folder
+from tailrace.weights import adapters, codec, folder
 from tailrace.weights.publisher import Publisher
 from tailrace.weights.tensors import Tensors, digest, digest_files
 from tailrace.wire import Wire
+
+_log = logging.getLogger(__name__)
 
 
 class Press:
@@ -44,7 +48,9 @@ class Press:
         crash: Callable[[str], None],
     ) -> None:
         self._publisher, self._policy, self._canary = publisher, policy, canary
-        self._settings, self._model_dir = settings, model_dir
+        self._settings = settings
+        # Once: the folder may be gone when the next keyframe is due.
+        self._files = folder.read_files(model_dir)
         self._wall_ms, self._crash = wall_ms, crash
         self._base: Tensors = {}
 
@@ -54,7 +60,7 @@ class Press:
 
     def first(self, account: Account) -> None:
         """Version 0: the model folder, as a keyframe."""
-        files, tensors = folder.read_files(self._model_dir), self._policy.published()
+        files, tensors = self._files, self._policy.published()
         manifest = ModelUpdate(
             model=self._settings.model,
             version=0,
@@ -62,7 +68,7 @@ class Press:
             digest=digest(tensors),
             config_digest=digest_files(files),
             ranges=account.ranges,
-            canary=self._canary.score(self._policy),
+            canary=self._scored(),
         )
         stream = codec.encode_keyframe(tensors, files)
         self.head, self._base = self._publisher.publish(manifest, stream, [], []), tensors
@@ -93,7 +99,7 @@ class Press:
             trained,
             digest=after,
             config_digest=config_digest,
-            canary=self._canary.score(self._policy) if changed else head.canary,
+            canary=self._scored() if changed else head.canary,
             now_ms=self._wall_ms(),
         )
         receipts = [
@@ -106,7 +112,42 @@ class Press:
         self._base = tensors
         metrics.VERSION.set(manifest.version)
         metrics.UPDATE_BYTES.observe(len(stream or b""))
+        if changed and isinstance(self._policy, LoraPolicy):
+            self._publish_adapter(self._policy)
         return changed
+
+    def _publish_adapter(self, policy: LoraPolicy) -> None:
+        """What is trained, beside the version just published, for engines that serve its base.
+
+        It decides nothing of the log. After a crash before it there is none of that version; the
+        next one has what it had.
+        """
+        on = digest(policy.base)
+        chain = self._publisher.lineage.chain(self.head.version)
+        base = next((update for update in chain if update.digest == on), None)
+        if base is None:
+            _log.warning("no adapter of version=%d: its base is no version", self.head.version)
+            return
+        adapter = policy.adapter()
+        files = {adapters.CONFIG_FILE: adapter.config}
+        manifest = ModelUpdate(
+            model=self._settings.model,
+            version=self.next,
+            created_ms=self._wall_ms(),
+            kind="adapter",
+            base_version=base.version,
+            base_digest=base.digest,
+            digest=digest(adapter.tensors),
+            config_digest=digest_files(files),
+            first_step=self.head.first_step,
+            last_step=self.head.last_step,
+        )
+        stream = codec.encode_keyframe(adapter.tensors, files)
+        self._publisher.publish(manifest, stream, [], [])
+
+    def _scored(self) -> Canary:
+        with self._policy.merged():
+            return self._canary.score(self._policy)
 
     def _encode(
         self, tensors: Tensors, changed: bool, keyframe: bool
@@ -114,14 +155,14 @@ class Press:
         """(stream, config digest) of the next version: none, a delta, or a keyframe when one is
         asked for, or due, or nobody could build the base of a branch any more."""
         head, settings = self.head, self._settings
-        forks = head.version + 1 < self.next
+        newest = self._publisher.head()
+        forks = newest is not None and newest.version != head.version
         due = self.next - (head.keyframe_version or 0) >= settings.keyframe_versions and changed
         lost = forks and not self._publisher.retained(head.version)
         if not (keyframe or due or lost):
             stream = codec.encode_delta(self._base, tensors) if changed else None
             return stream, head.config_digest
-        files = folder.read_files(self._model_dir)
-        return codec.encode_keyframe(tensors, files), digest_files(files)
+        return codec.encode_keyframe(tensors, self._files), digest_files(self._files)
 
 
 def open_publisher(log: Log, wire: Wire, settings: Settings) -> Publisher:

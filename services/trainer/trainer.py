@@ -36,7 +36,7 @@ from services.trainer.checkpoint import Checkpoints, Crash, Meta
 from services.trainer.intake import Intake
 from services.trainer.learner import Learner, NonFinite
 from services.trainer.ledger import Ledger
-from services.trainer.policy import Policy
+from services.trainer.lora import policy_of
 from services.trainer.press import Press, open_publisher
 from services.trainer.reader import Reader, count
 from services.trainer.records import alarm_of, step_of
@@ -78,7 +78,7 @@ class Trainer:
         self._publisher = open_publisher(log, wire, settings)
         self._writer = Writer(log.producer(), wire, prefix=settings.prefix, source="trainer")
         try:
-            self._policy = Policy(folder, device=settings.device, compute=settings.compute)
+            self._policy = policy_of(folder, settings)
             canary = CanaryLine(folder, self._policy.vocabulary)
         except (OSError, ValueError, SafetensorError) as error:
             raise SettingsError(f"trainer.model_dir: {error}") from error
