@@ -103,7 +103,8 @@ def shape(schema) -> dict[str, object]:
                 out[here] = (walk(here, field["type"]), field.get("default", "none"))
             return kind["name"]
         if isinstance(kind, dict):
-            return {**kind, "of": walk(path, kind.get("items") or kind.get("values"))}
+            # What is in it is compared field by field, as everywhere: a record in it may grow too.
+            return kind["type"], walk(path, kind.get("items") or kind.get("values"))
         return kind
 
     walk("", schema)
