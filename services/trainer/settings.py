@@ -34,7 +34,11 @@ class Settings(Common, frozen=True, kw_only=True):
     """Seed of step n is this plus n."""
 
     objective: Rewarded = "cispo"
-    """The loss; see :mod:`services.trainer.objectives`."""
+    """The loss of fresh answers; see :mod:`services.trainer.objectives`."""
+    corrected_objective: Rewarded = "tis"
+    """That of older answers, and of fresh ones while training has left what samples them."""
+    old_objective: Rewarded = "kto"
+    """That of the oldest answers."""
     normalisation: Normalisation = "token"
     """What counts alike in a step: every token, every answer (``sequence``), or every token at 1 /
     answers (``batch``)."""
@@ -78,8 +82,13 @@ class Settings(Common, frozen=True, kw_only=True):
     """AdamW's second-moment decay: short, because a live stream does not stand still."""
     max_grad_norm: PositiveFloat = 1.0
     """Gradients with a longer norm are scaled down to it."""
+    baseline: Literal["slice", "global", "regression"] = "slice"
+    """What reward is expected of an answer: the moving mean of its slice (its task), of all
+    answers, or its slice's with a regression on the prompt."""
     baseline_decay: Share = 0.9
-    """Weight of the past in a slice's mean reward, per step."""
+    """Weight of the past in a moving mean, per step."""
+    group_baseline: bool = True
+    """Of answers of one group in one step, what the others of it earned is expected instead."""
     negative_weight: Share = 1.0
     """Factor on negative advantages. Below 1 the policy is pulled to what was liked more than
     pushed from what was not."""
@@ -113,9 +122,24 @@ class Settings(Common, frozen=True, kw_only=True):
     max_reward: PositiveFloat = 1e3
     """Rewards further from 0 are ``untrainable: reward``: one of them would outweigh its whole
     batch, and its slice's mean for many steps, or leave no finite gradient."""
-    max_age_versions: Positive = 8
-    """An answer whose oldest token is more weight changes behind the newest version is
-    ``stale``."""
+    fresh_versions: Annotated[int, msgspec.Meta(ge=0)] = 8
+    """An answer is fresh while its oldest token is at most so many weight changes behind the newest
+    version."""
+    corrected_versions: Annotated[int, msgspec.Meta(ge=0)] = 32
+    """Up to so many it is trained by ``corrected_objective``, after that by ``old_objective``."""
+    max_age_versions: Positive = 64
+    """More weight changes behind, it is ``stale: age``. A demonstration does not age."""
+    min_ess: Share = 0.3
+    """While the last step's effective sample size was below this share of its tokens, answers are
+    trained as if they were of the next older kind."""
+    max_mismatch_kl: PositiveFloat = 0.5
+    """The same while its divergence between sampling and training was above this, nats a token."""
+    pairs: bool = True
+    """Train two answers to one prompt, one of which was preferred, as a pair (DPO); a preferred one
+    whose rival cannot be trained on by KTO. Else each by its reward."""
+    compensation_max: NotNegative = 2.0
+    """A revised reward of an answer that was trained already is trained as the difference, at most
+    this in either direction; 0: it is ``filtered: already_trained``."""
     max_held: Positive = 2048
     """Usable answers that may wait; beyond, the oldest are ``stale: backlog``."""
     horizon_s: PositiveFloat = 7 * 86400.0
