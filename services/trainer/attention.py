@@ -39,36 +39,35 @@ class TreeAttention(torch.autograd.Function):
         window: int | None,
     ) -> Tensor:
         """What each token sees, (N, H, D); ``window``: of its last so many tokens."""
-        seen_NHD = torch.empty_like(q_NHD, memory_format=torch.contiguous_format)
+        seen = []
         for block in tree.blocks:
             q_BQD, k_BKD, v_BKD = _laid_out(block, q_NHD, k_NGD, v_NGD)
             weight_BQK = _weights(block, q_BQD, k_BKD, scale, window)
-            seen_BQD = weight_BQK.to(v_BKD.dtype) @ v_BKD
-            _put_runs(block, seen_BQD, seen_NHD)
+            seen.append(_slots(block, weight_BQK.to(v_BKD.dtype) @ v_BKD, q_NHD))
         context.save_for_backward(q_NHD, k_NGD, v_NGD)
         context.tree, context.scale, context.window = tree, scale, window
-        return seen_NHD
+        return torch.cat(seen).index_select(0, tree.slot_N)
 
     @staticmethod
     def backward(context: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """Of q, k and v."""
         q_NHD, k_NGD, v_NGD = context.saved_tensors
-        to_q_NHD = torch.empty_like(q_NHD, memory_format=torch.contiguous_format)
         to_k_NGD = torch.zeros_like(k_NGD, memory_format=torch.contiguous_format)
         to_v_NGD = torch.zeros_like(to_k_NGD)
-        groups = k_NGD.shape[1]
+        to_q = []
         for block in context.tree.blocks:
             q_BQD, k_BKD, v_BKD = _laid_out(block, q_NHD, k_NGD, v_NGD)
             weight_BQK = _weights(block, q_BQD, k_BKD, context.scale, context.window)
-            to_seen_BQD = _runs(block, gradients[0], groups)
+            to_seen_BQD = _runs(block, gradients[0], k_NGD.shape[1], padded=False)
             to_v_BKD = weight_BQK.to(v_BKD.dtype).transpose(1, 2) @ to_seen_BQD
             _add_paths(block, to_v_BKD, to_v_NGD)
             to_weight_BQK = (to_seen_BQD @ v_BKD.transpose(1, 2)).float()
             share_BQ1 = (to_weight_BQK * weight_BQK).sum(-1, keepdim=True)
             to_score_BQK = to_weight_BQK.sub_(share_BQ1).mul_(weight_BQK).mul_(context.scale)
             to_score_BQK = to_score_BQK.to(q_BQD.dtype)
-            _put_runs(block, to_score_BQK @ k_BKD, to_q_NHD)
+            to_q.append(_slots(block, to_score_BQK @ k_BKD, q_NHD))
             _add_paths(block, to_score_BQK.transpose(1, 2) @ q_BQD, to_k_NGD)
+        to_q_NHD = torch.cat(to_q).index_select(0, context.tree.slot_N)
         return to_q_NHD, to_k_NGD, to_v_NGD, None, None, None
 
 
@@ -113,48 +112,49 @@ def _weights(
 ) -> Tensor:
     """Attention probabilities (B, R x Q, K), float32."""
     scores = (q_BQD @ k_BKD.transpose(1, 2)).float().mul_(scale)
-    place_K = torch.arange(block.longest_path, device=scores.device)
+    place_K = torch.arange(block.path_SK.shape[1], device=scores.device)
     place_SQ1 = block.place_SQ[..., None]
     hidden_SQK = place_K > place_SQ1
     if window is not None:
         hidden_SQK |= place_K <= place_SQ1 - window
-    runs, longest = block.place_SQ.shape
-    laid = scores.view(runs, -1, longest, block.longest_path)
+    runs, longest, longest_path = hidden_SQK.shape
+    laid = scores.view(runs, -1, longest, longest_path)
     laid.masked_fill_(hidden_SQK[:, None], -torch.inf)
     return torch.softmax(scores, -1)
 
 
-def _runs(block: Block, of_NHD: Tensor, groups: int) -> Tensor:
-    """Tokens' heads as runs, 0 where there is no token: (B, R x Q, D)."""
-    runs, longest = block.place_SQ.shape
+def _runs(block: Block, of_NHD: Tensor, groups: int, *, padded: bool = True) -> Tensor:
+    """Tokens' heads as runs, (B, R x Q, D); not ``padded``: 0 where there is no token."""
+    runs, longest = block.run_SQ.shape
     heads, size = of_NHD.shape[1:]
-    laid = of_NHD.new_zeros(runs * longest, heads, size)
-    laid.index_copy_(0, block.slot_M, of_NHD.index_select(0, block.token_M))
+    laid = of_NHD.index_select(0, block.run_SQ.flatten())
+    if not padded:
+        laid.mul_(block.real_SQ.flatten()[:, None, None])
     laid = laid.view(runs, longest, groups, heads // groups, size).permute(0, 2, 3, 1, 4)
     return laid.reshape(runs * groups, -1, size)
 
 
-def _put_runs(block: Block, from_BQD: Tensor, to_NHD: Tensor) -> None:
-    """Back from runs to tokens; other tokens stay."""
-    runs, longest = block.place_SQ.shape
-    heads, size = to_NHD.shape[1:]
+def _slots(block: Block, from_BQD: Tensor, like_NHD: Tensor) -> Tensor:
+    """Back from runs to slots, one behind the other: (S x Q, H, D)."""
+    runs, longest = block.run_SQ.shape
+    heads, size = like_NHD.shape[1:]
     laid = from_BQD.view(runs, -1, heads * runs // len(from_BQD), longest, size)
-    laid = laid.permute(0, 3, 1, 2, 4).reshape(runs * longest, heads, size)
-    to_NHD.index_copy_(0, block.token_M, laid.index_select(0, block.slot_M))
+    return laid.permute(0, 3, 1, 2, 4).reshape(runs * longest, heads, size)
 
 
 def _paths(block: Block, of_NGD: Tensor) -> Tensor:
-    """Tokens' groups as paths, 0 where there is no token: (B, K, D)."""
-    groups, size = of_NGD.shape[1:]
-    laid = of_NGD.new_zeros(block.runs * block.longest_path, groups, size)
-    laid.index_copy_(0, block.path_slot_P, of_NGD.index_select(0, block.path_P))
-    laid = laid.view(block.runs, block.longest_path, groups, size).transpose(1, 2)
-    return laid.reshape(-1, block.longest_path, size)
+    """Tokens' groups as paths: (B, K, D)."""
+    runs, longest = block.path_SK.shape
+    laid = of_NGD.index_select(0, block.path_SK.flatten())
+    return (
+        laid.view(runs, longest, *of_NGD.shape[1:])
+        .transpose(1, 2)
+        .reshape(-1, longest, of_NGD.shape[2])
+    )
 
 
 def _add_paths(block: Block, from_BKD: Tensor, to_NGD: Tensor) -> None:
-    """What runs send to their paths, added to the tokens."""
-    groups, size = to_NGD.shape[1:]
-    laid = from_BKD.view(block.runs, groups, block.longest_path, size).transpose(1, 2)
-    laid = laid.reshape(-1, groups, size).index_select(0, block.path_slot_P)
-    to_NGD.index_add_(0, block.path_P, laid)
+    """What runs send to their paths, added to the tokens; it is 0 where there is none."""
+    runs, longest = block.path_SK.shape
+    laid = from_BKD.view(runs, -1, longest, from_BKD.shape[2]).transpose(1, 2)
+    to_NGD.index_add_(0, block.path_SK.flatten(), laid.reshape(-1, *to_NGD.shape[1:]))

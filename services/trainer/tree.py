@@ -22,31 +22,20 @@ BLOCK_SCORES = 1 << 22
 
 
 class Block(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """Runs of like length, for attention to compute together; padded on the right."""
+    """Runs of like length, for attention to compute together; padded on the right with token 0."""
 
-    token_M: Tensor
-    """The tokens of its runs, one behind the other: places in N."""
-    slot_M: Tensor
-    """Where each of them lies in (S, Q), flat."""
+    run_SQ: Tensor
+    """The tokens of its runs: places in N."""
     place_SQ: Tensor
-    """How many tokens are before it in its row; 0 where there is none."""
-    path_P: Tensor
-    """The tokens of the runs' paths, one behind the other: places in N."""
-    path_slot_P: Tensor
-    """Where each of them lies in (S, K), flat."""
-    runs: int
-    longest_path: int
+    """How many tokens are before each in its row; 0 where there is none."""
+    real_SQ: Tensor
+    """1 where there is one, else 0."""
+    path_SK: Tensor
+    """The tokens of the runs' paths: places in N."""
 
     def to(self, device: torch.device) -> Block:
         """The same on a device."""
-        return msgspec.structs.replace(
-            self,
-            token_M=self.token_M.to(device),
-            slot_M=self.slot_M.to(device),
-            place_SQ=self.place_SQ.to(device),
-            path_P=self.path_P.to(device),
-            path_slot_P=self.path_slot_P.to(device),
-        )
+        return Block(**{name: getattr(self, name).to(device) for name in self.__struct_fields__})
 
 
 class Tree(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -57,6 +46,8 @@ class Tree(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """How many tokens are before each in its row: its position id."""
     blocks: list[Block]
     """Every token is in exactly one run of one block."""
+    slot_N: Tensor
+    """Where that is: the place among the slots (S, Q) of all blocks, one behind the other."""
 
     def to(self, device: torch.device) -> Tree:
         """The same on a device."""
@@ -64,6 +55,7 @@ class Tree(msgspec.Struct, frozen=True, kw_only=True, eq=False):
             ids_N=self.ids_N.to(device),
             place_N=self.place_N.to(device),
             blocks=[block.to(device) for block in self.blocks],
+            slot_N=self.slot_N.to(device),
         )
 
 
@@ -93,10 +85,14 @@ def tree(rows: Sequence[Sequence[int]]) -> tuple[Tree, list[list[int]]]:
         if added:
             runs.append(Run(path, added))
         before = row
+    blocks = [_block(part) for part in _alike(runs)]
+    order_M = torch.cat([block.run_SQ[block.real_SQ > 0] for block in blocks])
+    slots_M = torch.cat([block.real_SQ.flatten() for block in blocks]).nonzero()[:, 0]
     made = Tree(
         ids_N=torch.tensor(ids),
         place_N=torch.tensor(place),
-        blocks=[_block(part) for part in _alike(runs)],
+        blocks=blocks,
+        slot_N=torch.empty_like(order_M).index_copy_(0, order_M, slots_M),
     )
     return made, paths
 
@@ -127,24 +123,14 @@ def _alike(runs: Sequence[Run]) -> list[list[Run]]:
 
 def _block(runs: Sequence[Run]) -> Block:
     longest, longest_path = max(r.new for r in runs), max(len(r.path) for r in runs)
-    tokens: list[int] = []
-    slots: list[int] = []
-    path: list[int] = []
-    path_slots: list[int] = []
-    place_SQ = torch.zeros(len(runs), longest, dtype=torch.long)
+    run_SQ = torch.zeros(len(runs), longest, dtype=torch.long)
+    place_SQ = torch.zeros_like(run_SQ)
+    real_SQ = torch.zeros(len(runs), longest)
+    path_SK = torch.zeros(len(runs), longest_path, dtype=torch.long)
     for index, run in enumerate(runs):
         size = len(run.path)
+        path_SK[index, :size] = torch.tensor(run.path)
+        run_SQ[index, : run.new] = path_SK[index, size - run.new : size]
         place_SQ[index, : run.new] = torch.arange(size - run.new, size)
-        tokens += run.path[size - run.new :]
-        slots += range(index * longest, index * longest + run.new)
-        path += run.path
-        path_slots += range(index * longest_path, index * longest_path + size)
-    return Block(
-        token_M=torch.tensor(tokens),
-        slot_M=torch.tensor(slots),
-        place_SQ=place_SQ,
-        path_P=torch.tensor(path),
-        path_slot_P=torch.tensor(path_slots),
-        runs=len(runs),
-        longest_path=longest_path,
-    )
+        real_SQ[index, : run.new] = 1
+    return Block(run_SQ=run_SQ, place_SQ=place_SQ, real_SQ=real_SQ, path_SK=path_SK)

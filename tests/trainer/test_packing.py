@@ -68,7 +68,10 @@ def test_a_tree_has_every_row_and_no_beginning_twice(given: list[list[int]]) -> 
         assert [ids[n] for n in path] == row
         assert [place[n] for n in path] == list(range(len(row)))
     assert len(ids) == len({tuple(row[: end + 1]) for row in given for end in range(len(row))})
-    assert sorted(n for block in made.blocks for n in block.token_M.tolist()) == [*range(len(ids))]
+    slots = torch.cat([block.run_SQ[block.real_SQ > 0] for block in made.blocks])
+    assert sorted(slots.tolist()) == [*range(len(ids))]
+    every = torch.cat([block.run_SQ.flatten() for block in made.blocks])
+    assert every[made.slot_N].tolist() == [*range(len(ids))]
 
 
 @settings(max_examples=50)
