@@ -15,6 +15,9 @@ from services.trainer.settings import Settings
 from tailrace import process
 from tailrace.errors import LogError, SettingsError, UpdateRefused
 
+_REACH_S = 30.0
+"""How long a broker may take to say that it is there."""
+
 
 def main(argv: list[str] | None = None, crash: Callable[[str], None] = lambda point: None) -> int:
     """Run until SIGTERM. ``crash`` is told every commit point; kill tests end the process there."""
@@ -55,6 +58,7 @@ def main(argv: list[str] | None = None, crash: Callable[[str], None] = lambda po
             trainer.close()
 
     try:
+        log.reach(_REACH_S)
         wire = Wire(settings.registry)
         while not stop.is_set():
             live(wire)

@@ -8,6 +8,7 @@ import threading
 
 import pytest
 
+from services.local.ports import free_port
 from services.trainer import __main__ as trainer
 from tailrace import process
 from tailrace.log import kafka
@@ -75,6 +76,24 @@ def test_a_device_that_is_none_is_a_message_and_exit_2(
     monkeypatch.setenv("TAILRACE_STATE_DIR", str(tmp_path))
     assert trainer.main(["--settings", str(file)]) == 2
     assert f"trainer: trainer.device: {why}" in capsys.readouterr().err
+
+
+def test_no_broker_is_a_message_and_exit_1(
+    tiny_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    real = kafka.KafkaLog
+    _stands_in(monkeypatch)
+    monkeypatch.setattr(kafka, "KafkaLog", real)
+    monkeypatch.setattr(trainer, "_REACH_S", 0.5)
+    file, away = tmp_path / "settings.toml", f"127.0.0.1:{free_port()}"
+    file.write_text(
+        f'kafka = "{away}"\nstate_dir = "{tmp_path}"\n[trainer]\nmodel_dir = "{tiny_model}"\n'
+    )
+    assert trainer.main(["--settings", str(file)]) == 1
+    assert f"ended error=no answer from {away}: " in caplog.text
 
 
 def test_no_version_to_go_on_from_is_a_message_and_exit_1(
