@@ -146,6 +146,9 @@ def parser() -> argparse.ArgumentParser:
     letters.add_argument("action", choices=("list", "replay"))
     letters.add_argument("--since", metavar="T", help="from here (the oldest record)")
     letters.add_argument("--reason", help="only those with this reason")
+    from tailrace import evaluation
+
+    evaluation.add_parser(commands, _command)
     models.add_parser(commands, _command)
     keys.add_parser(commands)
     return found

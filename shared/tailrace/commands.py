@@ -37,6 +37,10 @@ def run(arguments: argparse.Namespace, common: Common) -> int:
     """One command; the exit code. Raises TailraceError and ValueError, for the caller to say."""
     if arguments.command == "send":
         return _send(arguments, common)
+    if arguments.command == "eval":
+        from tailrace import evaluation
+
+        return evaluation.run(arguments, common, _gateway)
     if arguments.command == "reward" and arguments.action == "try":
         return _try(arguments, common)
     from tailrace.log.kafka import KafkaLog
