@@ -66,12 +66,16 @@ def check(settings: Settings, user: Mapping[str, object]) -> None:
 
     ``user`` is what the user set for the services.
     """
-    graders = user.get("graders")
-    named = isinstance(graders, Mapping) and "spec" in graders
-    if "graders" in settings.services and not named:
-        raise SettingsError(
-            "graders.spec: not set; name the graders' file, or leave graders out of local.services"
-        )
+    for service, key, what in (
+        ("graders", "spec", "the graders' file"),
+        ("rollouts", "tasks", "the folders with tasks"),
+    ):
+        table = user.get(service)
+        named = isinstance(table, Mapping) and key in table
+        if service in settings.services and not named:
+            raise SettingsError(
+                f"{service}.{key}: not set; name {what}, or leave {service} out of local.services"
+            )
 
 
 def compose(settings: Settings, addresses: Addresses, model_dir: Path, token: str) -> Document:
@@ -101,6 +105,8 @@ def compose(settings: Settings, addresses: Addresses, model_dir: Path, token: st
     }
     if not settings.kafka:  # nobody else's workers: a killed one has its partitions back at once
         tables["rewards"] = {"instance": "local"}
+    if "rollouts" in settings.services:
+        tables["rollouts"] = {"engines": {"engine-0": addresses.engine}}
     for service in settings.services:
         table = tables.setdefault(service, {})
         if service != "gateway":

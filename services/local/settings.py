@@ -33,7 +33,8 @@ class Settings(Common, frozen=True, kw_only=True):
     session_partitions: int = topics.LOCAL_SESSION_PARTITIONS
     """Partitions of session topics, where they are made."""
     services: tuple[str, ...] = ("engine", "gateway", "rewards", "drift", "trainer", "releases")
-    """Services to run. ``graders`` may be among them where ``[graders] spec`` is set."""
+    """Services to run. ``graders`` may be among them where ``[graders] spec`` is set, ``rollouts``
+    where ``[rollouts] tasks`` is."""
     start_timeout_s: float = 300.0
     """How long all may take until they are ready."""
     check_resources: bool = True

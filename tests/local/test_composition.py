@@ -37,6 +37,16 @@ def test_graders_run_where_their_spec_is_named() -> None:
     assert document(with_graders)["graders"] == {"metrics_port": 2}
 
 
+def test_rollouts_run_where_their_tasks_are_named_and_know_the_engine() -> None:
+    with_rollouts = Settings(services=("engine", "rollouts"), engine_url="http://10.0.0.1:8001")
+    with pytest.raises(SettingsError, match=r"rollouts\.tasks"):
+        check(with_rollouts, {"rollouts": {"share": 0.5}})
+    check(with_rollouts, {"rollouts": {"tasks": ["sums"]}})
+    table = {"engines": {"engine-0": "http://10.0.0.1:8001"}, "metrics_port": 2}
+    assert document(with_rollouts)["rollouts"] == table
+    assert "rollouts" not in document(Settings())
+
+
 def test_a_start_without_it_ends_with_2(tmp_path: Path) -> None:
     file = tmp_path / "tailrace.toml"
     file.write_text(f'state_dir = "{tmp_path}/state"\n[local]\nservices = ["graders"]\n')
