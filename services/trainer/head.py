@@ -1,8 +1,8 @@
-"""The last layer and its log-softmax in one, a few rows at a time.
+"""The last layer and its log-softmax in one.
 
-Logits of a vocabulary are the largest tensor of a step. In a pass that is not for training they
-exist for :data:`ROWS` tokens at once. Else the probabilities of all tokens are kept, the one tensor
-of that size: the backward pass makes its gradient in their place.
+Logits of a vocabulary are the largest tensor of a step. In a pass without a gradient they exist for
+:data:`ROWS` tokens at once. Else there is one tensor of that size: logits become probabilities, and
+those the gradient of the logits, in their place.
 """
 
 from __future__ import annotations
@@ -12,7 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-ROWS = 64
+ROWS = 512
+"""Of logits where they are not kept: fewer would read the weights too often."""
+_CACHED_ROWS = 64
+"""Of logits that are normalised at once: they stay in a processor's cache meanwhile."""
 
 
 class TokenLogp(torch.autograd.Function):
@@ -25,16 +28,15 @@ class TokenLogp(torch.autograd.Function):
         """Log-probability of each target, nats."""
         logp_T = torch.empty(len(target_T), dtype=torch.float32, device=hidden_TD.device)
         keep = any(context.needs_input_grad)
-        size = (len(target_T) if keep else 0, len(weight_VD))
-        chance_TV = torch.empty(size, dtype=hidden_TD.dtype, device=hidden_TD.device)
-        for rows in _slices(len(target_T)):
-            logits_RV = (hidden_TD[rows] @ weight_VD.t()).float().div_(temperature_T[rows, None])
-            total_R = torch.logsumexp(logits_RV, -1)
-            logp_T[rows] = logits_RV.gather(1, target_T[rows, None])[:, 0] - total_R
+        context.chance_TV = None
+        for rows in _slices(len(target_T), len(target_T) if keep else ROWS):
+            logits_RV = hidden_TD[rows] @ weight_VD.t()
+            given = (logits_RV, target_T[rows], temperature_T[rows], logp_T[rows])
+            for part in _slices(len(logits_RV), _CACHED_ROWS):
+                _normalise(*(tensor[part] for tensor in given))
             if keep:
-                chance_TV[rows] = logits_RV.sub_(total_R[:, None]).exp_()
+                context.chance_TV = logits_RV
         context.save_for_backward(hidden_TD, weight_VD, target_T, temperature_T, logp_T)
-        context.chance_TV = chance_TV
         return logp_T
 
     @staticmethod
@@ -64,5 +66,13 @@ def token_logp(
     return result
 
 
-def _slices(count: int) -> list[slice]:
-    return [slice(start, min(start + ROWS, count)) for start in range(0, count, ROWS)]
+def _normalise(logits_RV: Tensor, target_R: Tensor, temperature_R: Tensor, logp_R: Tensor) -> None:
+    """Logits into probabilities, in place, and the targets' log-probabilities into ``logp_R``."""
+    scaled_RV = logits_RV.float().div_(temperature_R[:, None])
+    total_R1 = torch.logsumexp(scaled_RV, -1, keepdim=True)
+    torch.sub(scaled_RV.gather(1, target_R[:, None]), total_R1, out=logp_R[:, None])
+    logits_RV.copy_(scaled_RV.sub_(total_R1).exp_())
+
+
+def _slices(count: int, size: int) -> list[slice]:
+    return [slice(start, min(start + size, count)) for start in range(0, count, max(1, size))]

@@ -94,7 +94,6 @@ class Policy:
         """float32, same names; ``grad`` adds up over micro-batches."""
         for name, parameter in self.parameters.items():
             master = self._own(parameter).to(torch.float32, copy=True)
-            master.grad = torch.zeros_like(master)
             self.masters[name] = master
             parameter.register_post_accumulate_grad_hook(self._into(master))
 
@@ -105,7 +104,12 @@ class Policy:
 
     def gradients(self) -> list[Tensor]:
         """What has added up since :meth:`clear`, in the masters' order."""
-        return [master.grad for master in self.masters.values() if master.grad is not None]
+        found = []
+        for master in self.masters.values():
+            if master.grad is None:
+                master.grad = torch.zeros_like(master)
+            found.append(master.grad)
+        return found
 
     def norm(self) -> float:
         """Of the whole gradient."""
@@ -120,10 +124,9 @@ class Policy:
         return sums
 
     def clear(self) -> None:
-        """Gradients to zero."""
-        for parameter in self.parameters.values():
-            parameter.grad = None
-        torch._foreach_zero_(self.gradients())
+        """Gradients to nothing."""
+        for tensor in (*self.parameters.values(), *self.masters.values()):
+            tensor.grad = None
 
     @torch.no_grad()
     def round(self) -> None:
@@ -166,9 +169,13 @@ class Policy:
 
     def _into(self, master: Tensor) -> Any:
         def add(parameter: Tensor) -> None:
-            assert master.grad is not None and parameter.grad is not None
-            master.grad.add_(self._own(parameter.grad))
+            assert parameter.grad is not None
+            gradient = self._own(parameter.grad)
             parameter.grad = None
+            if master.grad is None:
+                master.grad = gradient.to(torch.float32)
+            else:
+                master.grad.add_(gradient)
 
         return add
 
