@@ -11,6 +11,7 @@ import gc
 import sys
 import time
 
+from services.trainer import heap
 from services.trainer.settings import Settings
 from tailrace import process
 from tailrace.errors import LogError, SettingsError, UpdateRefused
@@ -33,6 +34,7 @@ def main(argv: list[str] | None = None, crash: Callable[[str], None] = lambda po
     from tailrace.log.kafka import KafkaLog
     from tailrace.wire import Wire
 
+    heap.keep()
     deterministic(settings.threads)
     if (wrong := _wrong_with_device(settings.device)) is not None:
         return _wrong(f"trainer.device: {wrong}", 2)

@@ -99,9 +99,9 @@ class Settings(Common, frozen=True, kw_only=True):
     """A smaller batch is trained when its oldest answer has waited this long."""
     min_answers: Positive = 8
     """Smaller batches than this wait on; at a drain 2 are enough."""
-    micro_answers: Positive = 16
+    micro_answers: Positive = 64
     """Answers of one forward pass at most."""
-    micro_tokens: Positive = 8192
+    micro_tokens: Positive = 4096
     """Tokens of one forward pass at most, each that several answers share counted once, unless one
     answer alone has more."""
     activation_checkpointing: bool = False
