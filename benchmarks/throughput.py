@@ -35,8 +35,8 @@ from services.local.processor import own_dtype
 CACHE_DIR = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tailrace"
 ANSWERS = 48
 TEMPERATURE = 0.7
-MICRO_ANSWERS = 16
-"""Of both sides."""
+PLAIN_ANSWERS = 16
+"""Rows of one plain pass. All 48 at once take no less time here, and gigabytes of logits."""
 WARM = 2
 
 
@@ -81,12 +81,14 @@ def answers(folder: Path, batch: str) -> list[Any]:
 
 def ours(folder: Path, given: Sequence[Any], threads: int) -> Callable[[], None]:
     """A step of the trainer."""
+    from services.trainer import heap
     from services.trainer.learner import Learner, deterministic
     from services.trainer.policy import Policy
     from services.trainer.settings import Settings
 
+    heap.keep()
     deterministic(threads)
-    settings = Settings(threads=threads, micro_answers=MICRO_ANSWERS)
+    settings = Settings(threads=threads)
     learner = Learner(Policy(folder, compute=own_dtype()), settings)
 
     def step() -> None:
@@ -107,8 +109,8 @@ def plain(folder: Path, given: Sequence[Any], threads: int) -> Callable[[], None
     count = sum(len(answer.tokens) for answer in given)
 
     def step() -> None:
-        for start in range(0, len(given), MICRO_ANSWERS):
-            part = given[start : start + MICRO_ANSWERS]
+        for start in range(0, len(given), PLAIN_ANSWERS):
+            part = given[start : start + PLAIN_ANSWERS]
             width = max(len(a.prompt) + len(a.tokens) for a in part)
             ids_BL = torch.zeros(len(part), width, dtype=torch.long)
             real_BL = torch.zeros_like(ids_BL)
