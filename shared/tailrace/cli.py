@@ -1,8 +1,8 @@
 """The ``tailrace`` command. Each sub-command imports what it needs when it runs.
 
-``demo``, ``up`` and ``reward try`` need a checkout (the services are not in the wheel); everything
-else works from the wheel alone, against any broker. Exit codes: 0; 1 what was asked could not be
-done or an audit found something; 2 wrong usage or settings.
+``demo``, ``up``, ``reward try`` and ``replay --train`` need a checkout (the services are not in the
+wheel); everything else works from the wheel alone, against any broker. Exit codes: 0; 1 what was
+asked could not be done or an audit found something; 2 wrong usage or settings.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import re
 import sys
 from typing import TYPE_CHECKING, Any
 
-from tailrace import keys, models
+from tailrace import keys, models, replay
 from tailrace.errors import SettingsError, TailraceError
 
 if TYPE_CHECKING:
@@ -100,13 +100,7 @@ def parser() -> argparse.ArgumentParser:
     )
     tail.add_argument("--follow", "-f", action="store_true", help="go on as records come")
 
-    replay = _command(commands, "replay", "print a stretch of a topic as JSON lines")
-    replay.add_argument("topic")
-    replay.add_argument("--since", metavar="T", help="from here: 1h, a time (the oldest record)")
-    replay.add_argument("--until", metavar="T", help="up to here (now)")
-    replay.add_argument(
-        "--events", action="store_true", help="the events alone, without coordinates"
-    )
+    replay.add_parser(commands, _command)
 
     send = _command(commands, "send", "send feedback about an interaction or a session")
     send.add_argument("subject", help="the id of an answer, or of a session")
@@ -185,19 +179,11 @@ def settings(arguments: argparse.Namespace, environment: Mapping[str, str]) -> C
     """
     import msgspec
 
-    from tailrace.settings import Common, load, read
+    from tailrace.settings import Common, load
 
-    named = environment.get("TAILRACE_SETTINGS")
-    file = arguments.settings or (None if named is None else Path(named))
-    document = {} if file is None else read(file)
-    runs_locally = file is None or isinstance(document.get("local"), dict)
+    file = settings_file(arguments, environment)
+    document = _named(arguments, environment)[1]
     state_dir = arguments.state_dir or _state_dir(document, environment)
-    if runs_locally:
-        written = state_dir / "settings.toml"
-        if written.exists():
-            file = written
-        elif arguments.state_dir is not None and arguments.kafka is None:
-            raise SettingsError(f"--state-dir: {state_dir} holds no system (no settings.toml)")
     common = load(Common, "cli", environment, file)
     given = {
         name: getattr(arguments, name)
@@ -205,6 +191,31 @@ def settings(arguments: argparse.Namespace, environment: Mapping[str, str]) -> C
         if getattr(arguments, name) is not None
     }
     return msgspec.structs.replace(common, state_dir=state_dir, **given)
+
+
+def settings_file(arguments: argparse.Namespace, environment: Mapping[str, str]) -> Path | None:
+    """The file that :func:`settings` reads; None: there is none. Raises SettingsError."""
+    file, document = _named(arguments, environment)
+    if file is not None and not isinstance(document.get("local"), dict):
+        return file
+    state_dir = arguments.state_dir or _state_dir(document, environment)
+    written = state_dir / "settings.toml"
+    if written.exists():
+        return written
+    if arguments.state_dir is not None and arguments.kafka is None:
+        raise SettingsError(f"--state-dir: {state_dir} holds no system (no settings.toml)")
+    return file
+
+
+def _named(
+    arguments: argparse.Namespace, environment: Mapping[str, str]
+) -> tuple[Path | None, Mapping[str, Any]]:
+    """The settings file that the user names, and what it says."""
+    from tailrace.settings import read
+
+    named = environment.get("TAILRACE_SETTINGS")
+    file = arguments.settings or (None if named is None else Path(named))
+    return file, {} if file is None else read(file)
 
 
 def _state_dir(document: Mapping[str, Any], environment: Mapping[str, str]) -> Path:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from tailrace import models, topics
+from tailrace import models, replay, topics
 from tailrace.errors import LogError
 from tailrace.log.base import Log, LogRecord
 from tailrace.settings import Common
@@ -43,6 +43,10 @@ def run(arguments: argparse.Namespace, common: Common) -> int:
         return evaluation.run(arguments, common, _gateway)
     if arguments.command == "reward" and arguments.action == "try":
         return _try(arguments, common)
+    if arguments.command == "replay":
+        replay.check(arguments)
+        if arguments.train:
+            return replay.train(arguments, common)
     from tailrace.log.kafka import KafkaLog
 
     log = KafkaLog(common.kafka)
