@@ -4,11 +4,11 @@
                                  meta.json           the rest, and the sha256 of state.safetensors
                                  seal                sha256 of meta.json
 
-Written at a version boundary, after that version's transaction committed: the arrays go to the page
-cache at once (that is the snapshot), then a thread hashes, syncs and renames while training goes
-on. A directory is only used when its seal fits and its version and digest are in the log; what a
-crash left half-written has another name and is swept at the next start. Arrays are whole tensors
-under their names, so any number of processes can go on from one, however many wrote it.
+Written at a version boundary, after that version's transaction committed, by a thread that reads
+the arrays where they are while training goes on (:mod:`.snapshot`). A directory is only used when
+its seal fits and its version and digest are in the log; what a crash left half-written has another
+name and is swept at the next start. Arrays are whole tensors under their names, so any number of
+processes can go on from one, however many wrote it.
 
 Training never depends on a checkpoint: what cannot be written or read is said, counted by reason
 (``full`` ``disk`` ``missing`` ``seal`` ``state`` ``format``) and gone on without.
@@ -23,29 +23,25 @@ from hashlib import sha256
 import logging
 import os
 from pathlib import Path
-import re
 import shutil
-import time
 
 import msgspec
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 import torch
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from services.trainer import metrics
 from services.trainer.baseline import Slice
 from services.trainer.known import Memory
+from services.trainer.snapshot import Snapshot
 from tailrace.errors import SettingsError
 
 _log = logging.getLogger(__name__)
 _STATE, _META, _SEAL = "state.safetensors", "meta.json", "seal"
 _PARTIAL = ".partial-"
 _LABEL = len("v00000000")
-_FAULTS = (OSError, SafetensorError)
-"""A full or broken disk."""
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_SYSTEM = re.compile(r"\(os error (\d+)\)")
-"""How safetensors says which error of the system it met."""
 Crash = Callable[[str], None]
 
 
@@ -88,6 +84,7 @@ class Checkpoints:
         self._crash = crash
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writing: Future[None] | None = None
+        self._snapshot: Snapshot | None = None
         self.version = 0
         """Of the newest one written or being written; what fails counts no longer."""
         self._known: set[str] = set()
@@ -102,40 +99,46 @@ class Checkpoints:
         for partial in folder.glob(f"{_PARTIAL}*"):
             # A trainer that has not yet heard that it was fenced may be writing there still.
             shutil.rmtree(partial, ignore_errors=True)
+        # Whichever optimizer it is that is about to move what is being written.
+        self._hook = register_optimizer_step_pre_hook(lambda *_: self._freeze())
 
     def write(self, meta: Meta, state: dict[str, torch.Tensor]) -> None:
         """Begin a checkpoint, unless the one before is still being written.
 
-        ``state`` may change as soon as this returns. What cannot be written, here or by the thread,
-        is counted, said and swept, and ``version`` is what it was.
+        From then on optimizers may change ``state``, and nobody else before :meth:`wait`. What
+        cannot be written, here or by the thread, is counted, said and swept, and ``version`` is
+        what it was.
         """
         if self._writing is not None and not self._writing.done():
             metrics.CHECKPOINTS.labels("busy").inc()
             return
-        began_s = time.perf_counter()
-        try:
-            self._begin(meta, state)
-        finally:
-            metrics.CHECKPOINT_S.observe(time.perf_counter() - began_s)
-
-    def _begin(self, meta: Meta, state: dict[str, torch.Tensor]) -> None:
         self.wait()
+        with metrics.CHECKPOINT_S.time():
+            self._begin(meta, Snapshot(state))
+
+    def _begin(self, meta: Meta, snapshot: Snapshot) -> None:
         name = _name(meta.version, meta.digest)
         partial = self._folder / f"{_PARTIAL}{name}"
         try:
             partial.mkdir(parents=True, exist_ok=True)
-            _has_room(partial, sum(v.numel() * v.element_size() for v in state.values()))
-            arrays = {k: v.detach().cpu().contiguous() for k, v in state.items()}
-            save_file(arrays, partial / _STATE)
-        except _FAULTS as error:
+            _has_room(partial, snapshot.total_bytes)
+        except OSError as error:
             _failed(partial, meta, error)
             return
         # The ids change with the next record: they are written down now, the sha256 later.
         frozen = msgspec.json.decode(msgspec.json.encode(meta), type=Meta)
         self._crash("checkpoint_begun")
-        before, self.version = self.version, meta.version
-        self._writing = self._writer.submit(self._finish, partial, name, frozen, before)
+        before, self.version, self._snapshot = self.version, meta.version, snapshot
+        self._writing = self._writer.submit(self._finish, partial, name, frozen, snapshot, before)
         metrics.CHECKPOINTS.labels("begun").inc()
+
+    def _freeze(self) -> None:
+        """What is being written is about to change."""
+        snapshot, self._snapshot = self._snapshot, None
+        if snapshot is not None:
+            with metrics.CHECKPOINT_S.time():
+                copied = snapshot.freeze()
+            _log.info("checkpoint version=%d copied_bytes=%d", self.version, copied)
 
     def wait(self) -> None:
         """Until nothing is being written."""
@@ -161,7 +164,7 @@ class Checkpoints:
                 if _file_sha256(path / _STATE) != meta.state_sha256:
                     raise Broken("state")
                 return meta, load_file(path / _STATE)
-            except (*_FAULTS, ValueError) as error:
+            except (OSError, SafetensorError, ValueError) as error:
                 reason = _reason(error)
                 metrics.CHECKPOINT_FAILURES.labels(reason).inc()
                 _log.error("checkpoint broken path=%s reason=%s: %s", path.name, reason, error)
@@ -169,17 +172,20 @@ class Checkpoints:
 
     def close(self) -> None:
         """Wait for the writer and end it."""
+        self._hook.remove()
         self._writer.shutdown(wait=True)
 
-    def _finish(self, partial: Path, name: str, meta: Meta, before: int) -> None:
+    def _finish(
+        self, partial: Path, name: str, meta: Meta, snapshot: Snapshot, before: int
+    ) -> None:
         try:
+            meta.state_sha256 = snapshot.write(partial / _STATE)
             self._seal(partial, name, meta)
-        except _FAULTS as error:
+        except OSError as error:
             _failed(partial, meta, error)
             self.version = before
 
     def _seal(self, partial: Path, name: str, meta: Meta) -> None:
-        meta.state_sha256 = _file_sha256(partial / _STATE)
         text = msgspec.json.encode(meta)
         (partial / _META).write_bytes(text)
         (partial / _SEAL).write_text(sha256(text).hexdigest())
@@ -233,13 +239,11 @@ def _reason(error: Exception) -> str:
     if isinstance(error, Broken):
         return error.reason
     number = error.errno if isinstance(error, OSError) else None
-    if isinstance(error, SafetensorError) and (found := _SYSTEM.search(str(error))):
-        number = int(found[1])
     if number in _FULL:
         return "full"
     if number in (errno.ENOENT, errno.ENOTDIR):
         return "missing"
-    return "disk" if number is not None or isinstance(error, OSError) else "format"
+    return "disk" if isinstance(error, OSError) else "format"
 
 
 def _file_sha256(path: Path) -> str:

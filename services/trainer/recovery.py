@@ -29,6 +29,7 @@ from services.trainer.checkpoint import Checkpoints, Meta
 from services.trainer.known import KnownIds
 from services.trainer.learner import Learner, NonFinite
 from services.trainer.ledger import Ledger, NoReplay
+from services.trainer.lora import LoraPolicy
 from services.trainer.settings import Settings
 from tailrace.errors import SettingsError, UpdateRefused
 from tailrace.events import ModelUpdate, Step
@@ -49,7 +50,8 @@ class Recovery(msgspec.Struct, frozen=True, kw_only=True):
     reseeded: str | None = None
     """Why the optimizer goes on from published weights; None: it goes on from its own."""
     optimizer_reset: bool = False
-    """Reseeded without any checkpoint: its moments begin at nothing."""
+    """Reseeded without any checkpoint, or with an adapter, which then begins anew on the published
+    weights: its moments begin at nothing."""
     checkpoint_version: int = 0
     """Of the checkpoint that it came from; the model folder is that of version 0."""
     unreadable: tuple[int, ...] = ()
@@ -135,9 +137,8 @@ def recover(
             _take(learner, weights, start)
             learner.steps = _last_step(part, start)
             ledger.remember(part, meta, known)
-            return msgspec.structs.replace(
-                arrived, reseeded=str(missing), optimizer_reset=meta is None
-            )
+            reset = meta is None or isinstance(learner.policy, LoraPolicy)
+            return msgspec.structs.replace(arrived, reseeded=str(missing), optimizer_reset=reset)
     raise AssertionError("a chain has a version")
 
 
@@ -204,6 +205,8 @@ def _take(learner: Learner, weights: Tensors, start: Start | None = None) -> Non
     except ValueError as error:
         raise SettingsError(f"trainer.model_dir: {error}") from None
     _moments(learner, start)
+    if isinstance(learner.policy, LoraPolicy):  # what they were of is in the weights now
+        learner.load_moments({}, 0)
 
 
 def _moments(learner: Learner, start: Start | None) -> None:

@@ -227,12 +227,15 @@ def _wait(pid: int, timeout_s: float) -> str:
 
 def serve(model: Path) -> None:
     """Answer orders until there are no more."""
+    from services.trainer import trainer  # noqa: F401  # a child would take as long again
     from services.trainer.learner import deterministic
-    from services.trainer.trainer import Policy
-    import tailrace.log.kafka  # noqa: F401  # a child would take as long again
+    from services.trainer.policy import Policy
+    from tailrace.log import kafka  # noqa: F401
+    from tailrace.weights import codec
 
     deterministic(1)  # threads would not survive the fork
-    Policy(model)
+    tensors = Policy(model).published()
+    codec.encode_delta(tensors, tensors)  # its kernels are loaded with the first use
     for line in sys.stdin:
         order, *rest = line.split()
         answer = _fork(*rest) if order == "start" else _wait(int(rest[0]), float(rest[1]))

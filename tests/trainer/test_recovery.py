@@ -132,6 +132,22 @@ def test_other_threads_reseed(mill: Mill) -> None:
     assert mill.audit().ok
 
 
+def test_an_adapter_that_is_reseeded_begins_anew_without_the_old_ones_moments(mill: Mill) -> None:
+    lora = {"lora_rank": 4, "lora_modules": ("q_proj", "v_proj"), "checkpoint_versions": 1}
+    mill.put(*(trajectory(n) for n in range(16)))
+    run_until(mill, "published", 2, **lora)
+    trainer = finish(mill, **lora)
+    assert trainer.recovery.reseeded is None and trainer.recovery.checkpoint_version == 1
+    mill.put(*(trajectory(n) for n in range(16, 24)))
+    mill.lose(trainer)
+    trainer = mill.trainer(**(lora | {"threads": 2}))
+    assert "threads" in (trainer.recovery.reseeded or "") and trainer.recovery.optimizer_reset
+    assert trainer._learner.updates == 0
+    assert digest(trainer._policy.published()) == trainer.head.digest
+    assert trainer.turn(0.0)
+    assert mill.steps()[-1].figures["optimizer_reset"] == 1.0 and mill.audit().ok
+
+
 @pytest.mark.parametrize("versions", [1, 200], ids=["late", "stop"])
 def test_a_reseed_is_said_however_often_it_is_stopped_before_the_next_step(
     mill: Mill, versions: int
