@@ -13,11 +13,11 @@ import msgspec
 import torch
 
 from services.trainer.account import Place
-from services.trainer.answer import Answer
+from services.trainer.answer import Answer, as_trained
 from services.trainer.learner import Learner, NonFinite
 from services.trainer.replay.moments import Moments
 from services.trainer.settings import Settings
-from tailrace.events import Step, StepInput
+from tailrace.events import Step
 
 
 class Course:
@@ -62,13 +62,11 @@ class Course:
             return "empty"
         if step.threads is not None and step.threads != torch.get_num_threads():
             torch.set_num_threads(step.threads)
-        given = [self._as_it_was(i) for i in kept]
-        names = [answer.objective for answer in given]
+        given = [as_trained(self._inputs[i.partition, i.offset], i) for i in kept]
         lr = self._settings.lr if step.lr is None else step.lr
         self._learner.steps = step.step - 1
         try:
-            objective = names[0] if len({*names}) == 1 else names
-            figures = self._learner.step(given, lr=lr, objective=objective)
+            figures = self._learner.step(given, lr=lr)
         except NonFinite:
             return "non_finite"
         return msgspec.structs.replace(
@@ -80,17 +78,6 @@ class Course:
             processes=1,
             code=installed("tailrace"),
             torch=str(torch.__version__),
-        )
-
-    def _as_it_was(self, one: StepInput) -> Answer:
-        """What the Step says of an input goes before what its record says."""
-        answer = self._inputs[one.partition, one.offset]
-        return msgspec.structs.replace(
-            answer,
-            objective=one.objective or self._settings.objective,
-            reward=answer.reward if one.reward is None else one.reward,
-            age_versions=one.age_versions,
-            before=one.before,
         )
 
 

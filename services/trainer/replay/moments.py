@@ -1,7 +1,7 @@
-"""What an optimizer and its baseline knew at a version, for a trainer that was reseeded from there.
+"""What optimizer and baselines knew at a version, for a trainer that was reseeded from there.
 
 A trainer that cannot come to a published version by its ledger takes masters from that version's
-weights, and moments and baseline from its newest checkpoint, or begins them anew. The next Step
+weights, and moments and baselines from its newest checkpoint, or begins them anew. The next Step
 says so: ``reseeded``, with the figures ``optimizer_reset`` and ``reseeded_from``, the checkpoint's
 version. A replay that passes that version keeps what it knew there; else a checkpoint must be left.
 """
