@@ -22,6 +22,7 @@ from tailrace.packing import unpack_ids, unpack_logprobs
 LOGPROBS_MODE = "processed_logprobs"
 """The only distribution that behaviour logprobs may describe: the one that was sampled from."""
 SFT, DPO, KTO = "sft", "dpo", "kto"
+NOT_LINEAR = (SFT, DPO, KTO)
 """The objectives that are no policy gradient: their loss is not linear in an advantage."""
 MIN_TEMPERATURE = 0.01
 """Below it vLLM samples at another one, or greedily; the gateway calls that greedy as well."""
@@ -94,14 +95,20 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     they are not trained on."""
 
 
-def read(record: LogRecord, trajectory: Trajectory, limits: Limits) -> Answer | Refusal:
-    """What the trajectory is good for, by itself: not whether it is a repeat, a revision or old."""
+def read(
+    record: LogRecord, trajectory: Trajectory, limits: Limits, *, shown: bool = True
+) -> Answer | Refusal:
+    """What the trajectory is good for, by itself: not whether it is a repeat, a revision or old.
+
+    ``shown`` False: as it was sampled, although it may have a demonstration, as a Step says whose
+    limits were others.
+    """
     refusal = _refusal(trajectory, limits)
     if refusal is not None:
         return refusal
-    shown = _demonstration(trajectory, limits)
-    if shown is not None:
-        return _answer(record, trajectory, *shown, [0.0] * len(shown[1]), 1.0, SFT)
+    told = _demonstration(trajectory, limits) if shown else None
+    if told is not None:
+        return _answer(record, trajectory, *told, [0.0] * len(told[1]), 1.0, SFT)
     refusal = _unfit(trajectory, limits)
     if refusal is not None:
         return refusal
@@ -129,14 +136,14 @@ def input_of(answer: Answer) -> StepInput:
         objective=answer.objective,
         weight=1.0,
         age_versions=answer.age_versions,
-        reward=answer.reward,
+        reward=None if answer.objective == SFT else answer.reward,
         before=answer.before,
     )
 
 
 def as_trained(answer: Answer, said: StepInput) -> Answer:
-    """The answer of a record as a Step was taken with it. Steps of before the rewards were written
-    down took answers as their records have them."""
+    """The answer of a record as a Step was taken with it. Of a reward that it does not say the
+    record's counts."""
     return msgspec.structs.replace(
         answer,
         objective=said.objective or "",

@@ -7,9 +7,13 @@ again.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
 
 import msgspec
+
+from services.trainer.answer import NOT_LINEAR
+from tailrace.events import StepInput
 
 State = Literal["untrained", "trained", "unknown"]
 """Of a trajectory and the revisions before it: no part was trained, some part was, or nobody
@@ -23,6 +27,9 @@ class Known(msgspec.Struct, frozen=True, array_like=True):
     until_ms: int
     """Log time of its closing (or later)."""
     state: State
+    reward: float | None = None
+    """What its line was trained with in all, by policy gradient; None: it was not, or nobody
+    knows."""
 
 
 class Memory(msgspec.Struct, kw_only=True):
@@ -45,6 +52,12 @@ def state_after(outcome: str, reason: str | None) -> State | None:
     return "unknown" if reason == "predecessor_unknown" else "untrained"
 
 
+def level(objective: str, reward: float | None) -> float | None:
+    """What a later revision may be trained as the difference to: the reward, where the loss was
+    linear in it."""
+    return None if objective in NOT_LINEAR else reward
+
+
 class KnownIds:
     """The decided ids of one chain of versions."""
 
@@ -57,6 +70,11 @@ class KnownIds:
         known = self.memory.ids.get(trajectory_id)
         return None if known is None else known.state
 
+    def reward(self, trajectory_id: str) -> float | None:
+        """With which reward its line was trained; None: no difference to it can be trained."""
+        known = self.memory.ids.get(trajectory_id)
+        return None if known is None else known.reward
+
     def saw(self, partition: int, time_ms: int) -> None:
         """A record of this log time was read, or others of it were decided."""
         newest = self.memory.newest_ms
@@ -66,9 +84,24 @@ class KnownIds:
         """Whether something that closed then is before the horizon."""
         return closed_ms < self.memory.newest_ms.get(partition, 0) - self._horizon_ms
 
-    def decided(self, trajectory_id: str, partition: int, until_ms: int, state: State) -> None:
+    def decided(
+        self,
+        trajectory_id: str,
+        partition: int,
+        until_ms: int,
+        state: State,
+        reward: float | None = None,
+    ) -> None:
         """Keep an id."""
-        self.memory.ids[trajectory_id] = Known(partition, until_ms, state)
+        self.memory.ids[trajectory_id] = Known(partition, until_ms, state, reward)
+
+    def trained(self, inputs: Iterable[StepInput]) -> None:
+        """What a Step says of ids that are known from their receipts."""
+        for given in inputs:
+            known = self.memory.ids.get(given.trajectory_id)
+            if known is not None and known.state == "trained":
+                reward = level(given.objective or "", given.reward)
+                self.memory.ids[given.trajectory_id] = msgspec.structs.replace(known, reward=reward)
 
     def prune(self) -> None:
         """Forget what is before the horizon."""

@@ -10,8 +10,8 @@
 
 Learns only from the inputs of Steps, in Step order, so a replay of the ledger makes the same one;
 :meth:`Baselines.state` goes into the checkpoint. Rewards are finite (the intake's limits), so
-advantages are: where nothing tells the answers of a step apart they are all 0, which
-:func:`no_signal` says. Called by :mod:`services.trainer.learner`.
+advantages are: where nothing tells the answers of a step apart they are all 0, to the bit. Called
+by :mod:`services.trainer.learner`.
 """
 
 from __future__ import annotations
@@ -41,21 +41,26 @@ class Baselines:
         self._means = MovingMeans(decay=decay)
         self._regression = Regression() if kind == "regression" else None
 
-    def advantages(self, answers: Sequence[Answer]) -> list[float]:
+    def advantages(
+        self, answers: Sequence[Answer], objectives: Sequence[str] | None = None
+    ) -> list[float]:
         """One for each answer of a step, in its order. Learns nothing.
 
-        A slice that was never seen is measured by its own mean in this batch.
+        ``objectives``: by which they are trained; None: by their own. A slice that was never seen
+        is measured by its own mean in this batch.
         """
         found = [0.0] * len(answers)
         alone: list[int] = []
         groups: dict[str, list[int]] = {}
         in_pairs = 0
-        for i, answer in enumerate(answers):
+        for i, (answer, objective) in enumerate(
+            zip(answers, _all(answers, objectives), strict=True)
+        ):
             if answer.before is not None:
                 found[i] = answer.reward - answer.before
-            elif answer.objective == SFT:
+            elif objective == SFT:
                 found[i] = 1.0
-            elif answer.objective == DPO:  # the winner of a pair comes first
+            elif objective == DPO:  # the winner of a pair comes first
                 found[i] = -1.0 if in_pairs % 2 else 1.0
                 in_pairs += 1
             elif self._groups and answer.group is not None:
@@ -74,13 +79,17 @@ class Baselines:
             found[i] = answers[i].reward - self._expected(answers[i], here)
         return found
 
-    def learn(self, answers: Sequence[Answer]) -> None:
+    def learn(self, answers: Sequence[Answer], objectives: Sequence[str] | None = None) -> None:
         """Take the inputs of a step that was taken.
 
-        Not a compensation, whose answer was learnt from before, and not a demonstration, which
-        nobody rewarded.
+        Not a compensation, whose answer was learnt from before; not a demonstration, which nobody
+        rewarded; not a pair, which was compared.
         """
-        heard = [a for a in answers if a.before is None and a.objective != SFT]
+        heard = [
+            answer
+            for answer, objective in zip(answers, _all(answers, objectives), strict=True)
+            if answer.before is None and objective not in (SFT, DPO)
+        ]
         if self._regression is not None:
             here = batch_means([(self._slice(a), a.reward) for a in heard])
             for answer in heard:
@@ -115,6 +124,5 @@ class Baselines:
         return "" if self._global else answer.slice
 
 
-def no_signal(advantages: Sequence[float]) -> bool:
-    """Whether nothing tells the answers of a step apart: training on it would change nothing."""
-    return not any(advantages)
+def _all(answers: Sequence[Answer], objectives: Sequence[str] | None) -> Sequence[str]:
+    return [answer.objective for answer in answers] if objectives is None else objectives
