@@ -77,11 +77,14 @@ _decoder = msgspec.json.Decoder(_Body)
 
 
 def read(body: bytes, **known: Any) -> Answer:
-    """The answer in vLLM's. Raises ValueError when there is none."""
+    """The answer in vLLM's. Raises ValueError (``garbled: …``, ``ended: …``) when there is none."""
     try:
-        (choice,) = _decoder.decode(body).choices
+        choices = _decoder.decode(body).choices
     except msgspec.DecodeError as error:
         raise ValueError(f"garbled: {error}") from None
+    if len(choices) != 1:
+        raise ValueError(f"garbled: {len(choices)} choices")
+    choice = choices[0]
     if choice.finish_reason in (None, "abort", "error"):
         raise ValueError(f"ended: {choice.finish_reason}")
     entries = (choice.logprobs.content if choice.logprobs else None) or []

@@ -96,7 +96,7 @@ class Desk:
         fresh = reading is not None and now_ms - reading.at_ms <= STALE_MS
         return reading.allowed if reading is not None and fresh else 0
 
-    def read(self, engine: str, load: Load | None, began_ms: int, now_ms: int) -> None:
+    def read(self, engine: str, load: Load | None, began_ms: int) -> None:
         """An engine said how busy it is, to a question sent at ``began_ms``; None: it did not."""
         before = self._readings.pop(engine, None)
         if load is None:

@@ -161,7 +161,7 @@ class Rollouts:
             began_ms = self._clock_ms()
             load = await self._engines[name].load()
             now_ms = self._clock_ms()
-            self._desk.read(name, load, began_ms, now_ms)
+            self._desk.read(name, load, began_ms)
             metrics.ALLOWED.labels(name).set(self._desk.allowed(name, now_ms))
             metrics.IN_FLIGHT.labels(name).set(self._desk.in_flight(name))
             if load is None:

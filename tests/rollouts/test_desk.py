@@ -43,15 +43,15 @@ def test_vllms_metrics_are_summed_over_its_ranks() -> None:
 
 def test_nothing_is_sent_before_an_engine_spoke_nor_long_after(desk: Desk) -> None:
     assert not desk.asks(NOW_MS)
-    desk.read("e", IDLE, NOW_MS, NOW_MS)
+    desk.read("e", IDLE, NOW_MS)
     assert not desk.asks(NOW_MS + STALE_MS + 1)
     assert len(desk.asks(NOW_MS + STALE_MS)) == 4
-    desk.read("e", None, NOW_MS, NOW_MS)
+    desk.read("e", None, NOW_MS)
     assert desk.allowed("e", NOW_MS) == 0
 
 
 def test_groups_are_filled_in_order_and_opened_as_there_is_room(desk: Desk) -> None:
-    desk.read("e", IDLE, NOW_MS, NOW_MS)
+    desk.read("e", IDLE, NOW_MS)
     asks = desk.asks(NOW_MS)
     assert [(ask.number, ask.sample) for ask in asks] == [(0, 0), (0, 1), (0, 2), (1, 0)]
     assert desk.answered(asks[1], an_answer()) is None
@@ -59,7 +59,7 @@ def test_groups_are_filled_in_order_and_opened_as_there_is_room(desk: Desk) -> N
 
 
 def test_no_group_is_opened_while_a_whole_one_is_not_acknowledged(desk: Desk) -> None:
-    desk.read("e", IDLE, NOW_MS, NOW_MS)
+    desk.read("e", IDLE, NOW_MS)
     first = desk.asks(NOW_MS)[:3]
     group = [desk.answered(ask, an_answer()) for ask in first][-1]
     assert group is not None and group.number == 0
@@ -69,40 +69,40 @@ def test_no_group_is_opened_while_a_whole_one_is_not_acknowledged(desk: Desk) ->
 
 
 def test_ours_are_not_taken_for_live_ones_once_they_are_settled(desk: Desk) -> None:
-    desk.read("e", IDLE, NOW_MS, NOW_MS)
+    desk.read("e", IDLE, NOW_MS)
     assert len(desk.asks(NOW_MS)) == 4
     # Just sent, they may be counted or not: at worst they are live.
-    desk.read("e", Load(4, 0), NOW_MS + 10, NOW_MS + 20)
+    desk.read("e", Load(4, 0), NOW_MS + 10)
     assert desk.allowed("e", NOW_MS + 20) == 2
     later = NOW_MS + SETTLED_MS
-    desk.read("e", Load(4, 0), later, later)
+    desk.read("e", Load(4, 0), later)
     assert desk.allowed("e", later) == 4
 
 
 def test_ours_make_room_where_live_requests_wait_for_longer_than_a_swap(desk: Desk) -> None:
-    desk.read("e", IDLE, NOW_MS, NOW_MS)
+    desk.read("e", IDLE, NOW_MS)
     asks = desk.asks(NOW_MS)
-    desk.read("e", Load(8, 2), NOW_MS + 1, NOW_MS + 1)
+    desk.read("e", Load(8, 2), NOW_MS + 1)
     assert not desk.yields()
-    desk.read("e", Load(8, 2), NOW_MS + 2, NOW_MS + 2)
+    desk.read("e", Load(8, 2), NOW_MS + 2)
     assert desk.yields() == [asks[3], asks[2]]  # the newest, as many as wait
     assert not desk.yields()
     desk.returned(asks[3])
     desk.returned(asks[2])
-    desk.read("e", IDLE, NOW_MS + 3, NOW_MS + 3)
+    desk.read("e", IDLE, NOW_MS + 3)
     assert [(a.number, a.sample) for a in desk.asks(NOW_MS + 3)] == [(0, 2), (1, 0)]
 
 
 def test_waiting_of_ours_alone_is_no_reason_to_yield(desk: Desk) -> None:
-    desk.read("e", IDLE, NOW_MS, NOW_MS)
+    desk.read("e", IDLE, NOW_MS)
     assert len(desk.asks(NOW_MS)) == 4
     for _ in range(4):
-        desk.read("e", Load(1, 3), NOW_MS, NOW_MS)
+        desk.read("e", Load(1, 3), NOW_MS)
         assert not desk.yields()
 
 
 def test_what_breaks_is_asked_again_and_then_its_group_is_dropped(desk: Desk) -> None:
-    desk.read("e", IDLE, NOW_MS, NOW_MS)
+    desk.read("e", IDLE, NOW_MS)
     asks = desk.asks(NOW_MS)
     assert not desk.broke(asks[0], final=False)
     again = desk.asks(NOW_MS)
@@ -121,7 +121,7 @@ def test_drops_in_a_row_hold_new_groups_up(tmp_path: Path) -> None:
     desk = a_desk(a_benchmark(tmp_path / "sums"), slots=6)  # room for one group
     at_ms = NOW_MS
     for number, pause_ms in enumerate((1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000)):
-        desk.read("e", IDLE, at_ms, at_ms)
+        desk.read("e", IDLE, at_ms)
         asks = desk.asks(at_ms)
         assert {ask.number for ask in asks} == {number}
         assert desk.broke(asks[0], final=True)
@@ -129,7 +129,7 @@ def test_drops_in_a_row_hold_new_groups_up(tmp_path: Path) -> None:
         for ask in desk.yields():
             desk.returned(ask)
         at_ms += pause_ms - 1
-        desk.read("e", IDLE, at_ms, at_ms)
+        desk.read("e", IDLE, at_ms)
         assert not desk.asks(at_ms)
         at_ms += 1
 
@@ -170,7 +170,7 @@ def test_the_share_is_never_exceeded_and_groups_come_whole(
             settled = sum(since <= now_ms - SETTLED_MS for since in flying.values())
             counted = settled + n % (len(flying) - settled + 1)
             running = min(slots, live + counted)
-            desk.read("e", Load(running, live + counted - running), now_ms, now_ms)
+            desk.read("e", Load(running, live + counted - running), now_ms)
             bound = int(share * max(0, slots - live) + 1e-9)
         elif action == "ask":
             for ask in desk.asks(now_ms):
