@@ -15,7 +15,7 @@ import re
 import sys
 from typing import TYPE_CHECKING, Any
 
-from tailrace import keys, models, replay
+from tailrace import evaluation, keys, models, replay
 from tailrace.errors import SettingsError, TailraceError
 
 if TYPE_CHECKING:
@@ -140,8 +140,6 @@ def parser() -> argparse.ArgumentParser:
     letters.add_argument("action", choices=("list", "replay"))
     letters.add_argument("--since", metavar="T", help="from here (the oldest record)")
     letters.add_argument("--reason", help="only those with this reason")
-    from tailrace import evaluation
-
     evaluation.add_parser(commands, _command)
     models.add_parser(commands, _command)
     keys.add_parser(commands)

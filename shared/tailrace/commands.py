@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from tailrace import models, replay, topics
+from tailrace import evaluation, models, replay, topics
 from tailrace.errors import LogError
 from tailrace.log.base import Log, LogRecord
 from tailrace.settings import Common
@@ -38,8 +38,6 @@ def run(arguments: argparse.Namespace, common: Common) -> int:
     if arguments.command == "send":
         return _send(arguments, common)
     if arguments.command == "eval":
-        from tailrace import evaluation
-
         return evaluation.run(arguments, common, _gateway)
     if arguments.command == "reward" and arguments.action == "try":
         return _try(arguments, common)
