@@ -21,6 +21,10 @@ _SPANS = [
     events.VersionSpan(version=811, start=0, end=2),
     events.VersionSpan(version=None, start=2, end=3),
 ]
+_INPUT = events.StepInput(
+    **{"partition": 3, "offset": 9, "trajectory_id": "t", "objective": "cispo", "weight": 0.5},
+    **{"age_versions": 2, "reward": -1.0, "before": 0.5},
+)
 _IDS = pack_ids([1, -1, 49151])
 _LOGPROBS = pack_logprobs([-0.5, -1.25, 0.0])
 
@@ -199,18 +203,7 @@ SAMPLES: dict[tuple[str, int], events.Struct] = {
         step=40,
         version=812,
         event_time_ms=1_700_000_000_005,
-        inputs=[
-            events.StepInput(
-                partition=3,
-                offset=9,
-                trajectory_id="t",
-                objective="cispo",
-                weight=0.5,
-                age_versions=2,
-                reward=-1.0,
-                before=0.5,
-            )
-        ],
+        inputs=[_INPUT],
         lr=2e-5,
         seed=7,
         threads=1,
