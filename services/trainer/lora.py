@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from services.trainer.learner import Learner
 from services.trainer.policy import Policy, tensor_of
 from services.trainer.settings import Settings
 from tailrace.weights import adapters
@@ -177,6 +178,11 @@ def policy_of(folder: Path, settings: Settings) -> Policy:
         name=settings.model,
         **same,
     )
+
+
+def learner_of(folder: Path, settings: Settings) -> Learner:
+    """The learner of one process. Raises as :func:`policy_of`."""
+    return Learner(policy_of(folder, settings), settings)
 
 
 def _name(module: str, letter: str) -> str:

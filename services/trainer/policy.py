@@ -163,7 +163,7 @@ class Policy:
         """A parameter with the parts that other processes have: there are none."""
         return tensor.detach()
 
-    def _part(self, whole: Tensor, of: Tensor) -> Tensor:
+    def part(self, whole: Tensor, of: Tensor) -> Tensor:
         """What of a whole value is this process's part of a parameter."""
         return whole
 
@@ -193,7 +193,7 @@ class Policy:
                     f"weights do not fit the model: {name} {tensor.dtype} {tensor.shape}"
                 )
             bits = torch.from_numpy(np.array(tensor.bits).view(np.int16)).view(torch.bfloat16)
-            self._own(parameter).copy_(self._part(bits.view(parameter.shape), parameter))
+            self._own(parameter).copy_(self.part(bits.view(parameter.shape), parameter))
 
 
 def tensor_of(values: Tensor) -> weights.Tensor:
