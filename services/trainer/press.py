@@ -160,9 +160,11 @@ class Press:
         due = self.next - (head.keyframe_version or 0) >= settings.keyframe_versions and changed
         lost = forks and not self._publisher.retained(head.version)
         if not (keyframe or due or lost):
-            stream = codec.encode_delta(self._base, tensors) if changed else None
+            threads = settings.threads
+            stream = codec.encode_delta(self._base, tensors, threads=threads) if changed else None
             return stream, head.config_digest
-        return codec.encode_keyframe(tensors, self._files), digest_files(self._files)
+        stream = codec.encode_keyframe(tensors, self._files, threads=settings.threads)
+        return stream, digest_files(self._files)
 
 
 def open_publisher(log: Log, wire: Wire, settings: Settings) -> Publisher:
