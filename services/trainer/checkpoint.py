@@ -24,6 +24,7 @@ import logging
 import os
 from pathlib import Path
 import shutil
+from typing import Any
 
 import msgspec
 from safetensors import SafetensorError
@@ -32,7 +33,6 @@ import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from services.trainer import metrics
-from services.trainer.baseline import Slice
 from services.trainer.known import Memory
 from services.trainer.snapshot import Snapshot
 from tailrace.errors import SettingsError
@@ -57,7 +57,8 @@ class Meta(msgspec.Struct, kw_only=True):
     updates: int
     """Updates that the optimizer's moments have seen."""
     seed: int
-    baseline: dict[str, Slice]
+    baselines: dict[str, Any] = {}
+    """The state of :class:`services.trainer.baselines.Baselines`."""
     memory: Memory
     """Decided ids of the horizon. Ranges and held records are the version's own, in its
     manifest."""

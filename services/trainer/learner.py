@@ -1,68 +1,52 @@
 """One optimizer step: answers in, weights moved, figures out. Deterministic.
 
-Same weights, moments, baseline, answers in the same order, settings, threads and torch: same bits
+Same weights, moments, baselines, answers in the same order, settings, threads and torch: same bits
 afterwards. That is what lets :mod:`services.trainer.recovery` replay a log. There is no chance in a
 step (no dropout, no sampling); torch is seeded from the step's number all the same, so the whole
-state is the weights, the moments, the baseline and that number.
+state is the weights, the moments, the baselines and that number.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-import logging
 import math
-import statistics
 import time
 
 import msgspec
 import torch
 from torch import Tensor
 
-from services.trainer import losses
-from services.trainer.answer import Answer
-from services.trainer.baseline import Baseline
+from services.trainer.answer import DPO, SFT, Answer
+from services.trainer.baselines import Baselines
 from services.trainer.batch import MicroBatch, micro_batches
+from services.trainer.figures import Figures, Sums, of_answers, of_speed
+from services.trainer.objectives.anchor import divergence
+from services.trainer.objectives.choice import Tokens, loss_of
+from services.trainer.plan import Base, Plan, plan_of
 from services.trainer.policy import Policy
 from services.trainer.settings import Settings
 
-_log = logging.getLogger(__name__)
-Figures = dict[str, float]
-
 
 class NonFinite(ArithmeticError):
-    """A loss or gradient was NaN or infinite. Weights, moments and baseline are as before."""
-
-
-class Sums(msgspec.Struct):
-    """What is added up over the micro-batches of a step."""
-
-    loss: float = 0.0
-    ratio: float = 0.0
-    ratio_squared: float = 0.0
-    mismatch_kl: float = 0.0
-    clipped: float = 0.0
-    logp: float = 0.0
-
-    def add(self, logp_T: Tensor, behaviour_T: Tensor, clipped_T: Tensor) -> None:
-        """Take one micro-batch's tokens."""
-        ratio_T = losses.ratio_of(logp_T, behaviour_T).double()
-        self.ratio += float(ratio_T.sum())
-        self.ratio_squared += float((ratio_T * ratio_T).sum())
-        # k3 estimate of KL(sampling || training): ratio - 1 - log ratio, never negative.
-        self.mismatch_kl += float((ratio_T - 1.0 - ratio_T.log()).sum())
-        self.clipped += float(clipped_T.sum())
-        self.logp += float(logp_T.double().sum())
+    """A loss or gradient was NaN or infinite. Weights, moments and baselines are as before."""
 
 
 class Learner:
-    """The policy, its optimizer and its baseline. For one thread."""
+    """The policy, its optimizer and its baselines. For one thread.
+
+    Made with version 0 in the policy, which is what it is anchored to, if it is.
+    """
 
     def __init__(self, policy: Policy, settings: Settings) -> None:
         self.policy = policy
-        self.baseline = Baseline(decay=settings.baseline_decay)
+        self.baselines = Baselines(
+            kind=settings.baseline, decay=settings.baseline_decay, groups=settings.group_baseline
+        )
         self.steps = 0
         """Number of the last step taken; the first is 1."""
         self._settings = settings
+        self._base = Base(policy) if settings.kl_coefficient > 0 else None
+        self._parameters = sum(p.numel() for p in policy.parameters.values())
         self._optimizer = torch.optim.AdamW(
             list(policy.masters.values()),
             lr=settings.lr,
@@ -71,75 +55,126 @@ class Learner:
             fused=True,
         )
 
-    def step(self, answers: Sequence[Answer], *, lr: float, objective: str) -> Figures:
-        """Train on these answers, in this order. Raises NonFinite."""
+    def step(
+        self,
+        answers: Sequence[Answer],
+        *,
+        lr: float,
+        objective: str | Sequence[str] | None = None,
+    ) -> Figures:
+        """Train on these answers, in this order. Raises NonFinite.
+
+        ``objective``: one for all of them or one for each; None: each answer's own, and of those
+        that have none the settings'. Those of ``dpo`` come in twos: the chosen, then the rejected
+        one. Where nothing tells the answers apart, and no gradient is left, weights and moments
+        stay as they are and the figure ``no_signal`` is 1.
+        """
         began_s = time.perf_counter()
         torch.manual_seed(self._settings.seed + self.steps + 1)
-        rewards = [(a.slice, a.reward) for a in answers]
-        advantages = self._advantages(rewards)
-        batches = micro_batches(
-            answers,
-            advantages,
-            micro_answers=self._settings.micro_answers,
-            micro_tokens=self._settings.micro_tokens,
-        )
-        tokens = sum(len(a.tokens) for a in answers)
+        answers = self._routed(answers, objective)
+        advantages = self._advantages(answers)
+        batches = [
+            batch.to(self.policy.device)
+            for batch in micro_batches(
+                answers,
+                advantages,
+                micro_answers=self._settings.micro_answers,
+                micro_tokens=self._settings.micro_tokens,
+            )
+        ]
         sums = Sums()
         try:
-            for batch in batches:
-                self._accumulate(batch.to(self.policy.device), tokens, objective, sums)
-            gradients = self.policy.gradients()
-            norm = torch.nn.utils.get_total_norm(gradients)
-            if not math.isfinite(float(norm)):
-                raise NonFinite(f"gradient norm is {float(norm)}")
-            scale = min(1.0, self._settings.max_grad_norm / (float(norm) + 1e-6))
-            torch._foreach_mul_(gradients, scale)
-            for group in self._optimizer.param_groups:
-                group["lr"] = lr
-            self._optimizer.step()
+            plan = plan_of(self.policy, self._base, answers, batches, self._settings)
+            for place, batch in self.policy.turns(batches):
+                self._accumulate(batch, plan, place, sums)
+            sums = self.policy.total(sums)
+            norm = self.policy.norm()
+            if not (math.isfinite(sums.loss) and math.isfinite(norm)):
+                raise NonFinite(f"loss is {sums.loss}, gradient norm is {norm}")
+            if norm > 0.0:
+                scale = min(1.0, self._settings.max_grad_norm / norm)
+                torch._foreach_mul_(self.policy.gradients(), scale)
+                for group in self._optimizer.param_groups:
+                    group["lr"] = lr
+                self._optimizer.step()
         finally:
             self.policy.clear()
         self.policy.round()
-        self.baseline.learn(rewards)
+        self.baselines.learn(answers)
         self.steps += 1
+        tokens = sum(len(a.prompt) + len(a.tokens) for a in answers)
+        seconds = time.perf_counter() - began_s
         return {
-            "loss": sums.loss,
-            "grad_norm": float(norm),
-            "ess": sums.ratio**2 / (tokens * sums.ratio_squared),
-            "mismatch_kl": sums.mismatch_kl / tokens,
-            "clip_fraction": sums.clipped / tokens,
-            # Of the sampled tokens: an estimate that needs no pass over the vocabulary.
-            "entropy": -sums.logp / tokens,
-            "reward": statistics.fmean(r for _, r in rewards),
-            "length_tokens": tokens / len(answers),
-            "answers": float(len(answers)),
-            "step_s": time.perf_counter() - began_s,
+            **sums.figures(),
+            "grad_norm": norm,
+            **of_answers(answers, advantages),
+            **of_speed(tokens, seconds, self._parameters, self._settings.peak_tflops),
         }
 
-    def _advantages(self, rewards: Sequence[tuple[str, float]]) -> list[float]:
+    def _routed(
+        self, answers: Sequence[Answer], objective: str | Sequence[str] | None
+    ) -> list[Answer]:
+        """Each with the objective that it is to have."""
+        if objective is None:
+            names = [a.objective or self._settings.objective for a in answers]
+        else:
+            one = isinstance(objective, str)
+            names = [objective] * len(answers) if one else list(objective)
+        named = zip(answers, names, strict=True)
+        return [
+            a if a.objective == name else msgspec.structs.replace(a, objective=name)
+            for a, name in named
+        ]
+
+    def _advantages(self, answers: Sequence[Answer]) -> list[float]:
         weight = self._settings.negative_weight
-        return [a if a > 0 else weight * a for a in self.baseline.advantages(rewards)]
+        found = self.baselines.advantages(answers)
+        return [
+            # The rejected answer of a pair is no answer for itself.
+            weight * advantage if advantage < 0 and a.objective != DPO else advantage
+            for a, advantage in zip(answers, found, strict=True)
+        ]
 
-    def _accumulate(self, batch: MicroBatch, tokens: int, objective: str, sums: Sums) -> None:
+    def _accumulate(self, batch: MicroBatch, plan: Plan, place: int, sums: Sums) -> None:
+        """Gradient and figures of one micro-batch."""
         logp_T = self.policy.logp(batch)
-        loss_T, clipped_T = self._loss(objective, logp_T, batch)
-        loss = loss_T.sum() / tokens
+        tokens = Tokens(
+            logp_T=logp_T,
+            behaviour_T=batch.behaviour_T,
+            advantage_T=batch.advantage_T,
+            answer_T=batch.answer_T,
+            age_T=plan.age_A[batch.answer_T],
+            rival_T=plan.rival_A[batch.answer_T],
+            reference_kl=plan.reference_kl,
+        )
+        objective_T = plan.objective_A[batch.answer_T]
+        loss_T = torch.zeros_like(logp_T)
+        clipped_T = torch.zeros_like(logp_T)
+        sampled_T = batch.mask_T
+        for number, name in enumerate(plan.objectives):
+            mask_T = batch.mask_T * (objective_T == number)
+            part_T, bound_T = loss_of(name, tokens, mask_T, self._settings)
+            loss_T, clipped_T = loss_T + part_T, clipped_T + bound_T
+            if name == SFT:
+                sampled_T = sampled_T - mask_T
+        loss = (loss_T * plan.share_A[batch.answer_T]).sum()
+        if plan.base:
+            loss = loss + self._anchor(logp_T, batch, plan, place, sums)
         sums.loss += float(loss.detach())
-        if not math.isfinite(sums.loss):
-            raise NonFinite(f"loss is {sums.loss}")
         loss.backward()  # type: ignore[no-untyped-call]
-        sums.add(logp_T.detach(), batch.behaviour_T, clipped_T)
+        known = (batch.behaviour_T, batch.advantage_T, clipped_T, sampled_T)
+        sums.add(logp_T.detach(), *known)
 
-    def _loss(self, objective: str, logp_T: Tensor, batch: MicroBatch) -> tuple[Tensor, Tensor]:
-        known = (logp_T, batch.behaviour_T, batch.advantage_T, batch.mask_T)
-        if objective == "cispo":
-            return losses.cispo(*known, ratio_max=self._settings.ratio_max)
-        if objective == "ppo":
-            low, high = self._settings.clip_low, self._settings.clip_high
-            return losses.ppo(*known, clip_low=low, clip_high=high)
-        if objective == "reinforce":
-            return losses.reinforce(*known)
-        raise ValueError(f"unknown objective {objective!r}")
+    def _anchor(
+        self, logp_T: Tensor, batch: MicroBatch, plan: Plan, place: int, sums: Sums
+    ) -> Tensor:
+        """What the distance from version 0 adds to the loss."""
+        base_T, estimator = plan.base[place], self._settings.kl_estimator
+        kl_T = divergence(logp_T, base_T, batch.mask_T, estimator=estimator)
+        k3_T = divergence(logp_T.detach(), base_T, batch.mask_T, estimator="k3")
+        sums.kl_base += float(k3_T.sum())
+        sums.anchored += float(batch.mask_T.sum())
+        return self._settings.kl_coefficient * (kl_T * plan.anchor_A[batch.answer_T]).sum()
 
     def state(self) -> dict[str, Tensor]:
         """Masters and moments, by ``master.``, ``first.`` and ``second.`` before the name. Not

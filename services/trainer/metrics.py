@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from prometheus_client import Counter, Gauge, Histogram
+
+from services.trainer.figures import LAGS
+from tailrace.events import StepInput
 
 DECISIONS = Counter(
     "tailrace_trainer_decisions_total", "Trajectory records decided", ("outcome", "reason")
@@ -27,6 +30,13 @@ UPDATE_BYTES = Histogram(
 )
 VERSION = Gauge("tailrace_trainer_version", "Newest published version")
 FIGURE = Gauge("tailrace_trainer_figure_ratio", "Figures of the last step", ("figure",))
+ANSWERS = Counter("tailrace_trainer_answers_total", "Answers trained on", ("objective",))
+LAG = Histogram(
+    "tailrace_trainer_lag_versions",
+    "Age of each answer trained on, in weight changes",
+    buckets=LAGS,
+)
+NO_SIGNAL = Counter("tailrace_trainer_no_signal_total", "Steps of which no answer taught anything")
 CHECKPOINTS = Counter(
     "tailrace_trainer_checkpoints_total", "Checkpoints, by how they ended", ("outcome",)
 )
@@ -52,10 +62,17 @@ UNREADABLE = Counter(
 )
 
 
-def stepped(figures: Mapping[str, float]) -> None:
-    """One step was taken."""
+def stepped(figures: Mapping[str, float], inputs: Iterable[StepInput]) -> None:
+    """One step was taken, with these inputs."""
     STEPS.labels("trained").inc()
     STEP_S.observe(figures["step_s"])
+    NO_SIGNAL.inc(figures["no_signal"])
+    for given in inputs:
+        ANSWERS.labels(given.objective or "").inc()
+        if given.age_versions is not None:
+            LAG.observe(given.age_versions)
+    # What the last step did not have is not to stand beside what it had.
+    FIGURE.clear()
     for name, value in figures.items():
         FIGURE.labels(name).set(value)
 

@@ -6,11 +6,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.metadata import version as installed
 
+import msgspec
 import torch
 
-from services.trainer.answer import Answer
-from services.trainer.intake import Account, Decision
-from services.trainer.learner import Figures
+from services.trainer.account import Account, Decision
+from services.trainer.answer import Answer, input_of
+from services.trainer.figures import Figures
 from services.trainer.settings import Settings
 from tailrace import topics
 from tailrace.events import (
@@ -21,7 +22,6 @@ from tailrace.events import (
     ModelUpdate,
     Receipt,
     Step,
-    StepInput,
 )
 
 
@@ -34,17 +34,13 @@ def step_of(
     version: int,
     reseeded: bool,
     now_ms: int,
+    processes: int = 1,
 ) -> Step:
     """The ledger's entry of one step: all that a replay needs."""
+    inputs = [input_of(a) for a in answers]
     inputs = [
-        StepInput(
-            partition=a.partition,
-            offset=a.offset,
-            trajectory_id=a.trajectory_id,
-            objective=settings.objective,
-            weight=1.0,
-        )
-        for a in answers
+        i if i.objective else msgspec.structs.replace(i, objective=settings.objective)
+        for i in inputs
     ]
     return Step(
         model=settings.model,
@@ -55,7 +51,7 @@ def step_of(
         lr=settings.lr,
         seed=settings.seed + number,
         threads=settings.threads,
-        processes=1,
+        processes=processes,
         code=installed("tailrace"),
         torch=str(torch.__version__),
         reseeded=reseeded,
@@ -116,18 +112,6 @@ def manifest_of(
         last_feedback_ms=max(last, default=None),
         figures=steps[-1].figures if steps else {},
         canary=canary,
-    )
-
-
-def alarm_of(state: str, message: str, *, seen: int, now_ms: int) -> Alarm:
-    """A step was not finite (``fired``), or is again (``cleared``)."""
-    return Alarm(
-        stream="trainer.non_finite",
-        event_time_ms=now_ms,
-        detector="non_finite",
-        state=state,
-        seen=seen,
-        message=message,
     )
 
 

@@ -23,7 +23,7 @@ import msgspec
 import torch
 
 from services.trainer import metrics
-from services.trainer.baseline import Slice
+from services.trainer.answer import as_trained
 from services.trainer.branch import Branch
 from services.trainer.checkpoint import Checkpoints, Meta
 from services.trainer.known import KnownIds
@@ -172,9 +172,9 @@ def _replay(chain: Sequence[ModelUpdate], start: Start, ledger: Ledger, learner:
         learner.steps = meta.step
     for update in later:
         for step in start.steps.get(update.version, []):
-            given = [inputs[i.partition, i.offset] for i in step.inputs]
+            given = [as_trained(inputs[i.partition, i.offset], i) for i in step.inputs]
             try:
-                learner.step(given, lr=step.lr or 0.0, objective=_objective(step))
+                learner.step(given, lr=step.lr or 0.0)
             except NonFinite as error:
                 why = f"step {step.step}: {error}"
                 raise NoReplay("non_finite", why, step.version) from None
@@ -212,18 +212,9 @@ def _take(learner: Learner, weights: Tensors, start: Start | None = None) -> Non
 def _moments(learner: Learner, start: Start | None) -> None:
     meta = None if start is None else start.meta
     learner.load_moments(start.state if start else {}, meta.updates if meta else 0)
-    learner.baseline.slices = {} if meta is None else _copied(meta.baseline)
-
-
-def _copied(slices: dict[str, Slice]) -> dict[str, Slice]:
-    """Learning goes on in them."""
-    return {name: msgspec.structs.replace(s) for name, s in slices.items()}
+    learner.baselines.load({} if meta is None else meta.baselines)
 
 
 def _last_step(chain: Sequence[ModelUpdate], start: Start) -> int:
     taken = [step.step for u in chain for step in start.steps.get(u.version, [])]
     return max(taken, default=start.meta.step if start.meta else 0)
-
-
-def _objective(step: Step) -> str:
-    return (step.inputs[0].objective if step.inputs else None) or ""

@@ -39,8 +39,9 @@ from services.trainer.ledger import Ledger
 from services.trainer.lora import policy_of
 from services.trainer.press import Press, open_publisher
 from services.trainer.reader import Reader, count
-from services.trainer.records import alarm_of, step_of
+from services.trainer.records import step_of
 from services.trainer.recovery import Recovery, recover
+from services.trainer.report import Report
 from services.trainer.settings import Settings
 from tailrace import topics
 from tailrace.errors import SettingsError
@@ -109,7 +110,7 @@ class Trainer:
         self._drain_ends: dict[int, int] | None = None
         self._skip_ends: dict[int, int] | None = None
         """Up to where records are to be decided before anything is trained or published."""
-        self._alarmed = False
+        self._report = Report(settings, self._writer, clock=clock, wall_ms=wall_ms)
         partitions = range(log.partitions(named(topics.TRAJECTORIES, settings.prefix)))
         self._releases = Releases(log, wire, model=settings.model, prefix=settings.prefix)
         self._releases.poll()
@@ -154,7 +155,9 @@ class Trainer:
         if self.withdrawn:
             return False
         full = self._intake.usable >= self._settings.batch_answers and not self._reader.frozen
-        if self._reader.read(0.0 if full else wait_s):
+        with self._report.waiting():
+            drain = self._reader.read(0.0 if full else wait_s)
+        if drain:
             self._drain_ends = self._reader.ends()
             _log.info("draining to=%s", self._drain_ends)
         now_s = self._clock()
@@ -245,22 +248,17 @@ class Trainer:
         settings = self._settings
         number = self._learner.steps + 1
         try:
-            figures = self._learner.step(answers, lr=settings.lr, objective=settings.objective)
+            figures = self._learner.step(answers, lr=settings.lr)
         except NonFinite as error:
-            _log.error("step skipped step=%d answers=%d: %s", number, len(answers), error)
-            metrics.STEPS.labels("non_finite").inc()
             self._settle(answers, "filtered", "non_finite")
-            self._alarm("fired", f"step {number}: {error}")
+            self._report.skipped(number, answers, error)
             return
         self._crash("stepped")
         self._settle(answers, "trained")
-        if self._alarmed:
-            self._alarm("cleared", f"step {number} is finite")
-        figures = figures | self._news
         step = step_of(
             settings,
             answers,
-            figures,
+            self._report.whole(figures, self._news),
             number=number,
             version=self._press.next,
             reseeded="optimizer_reset" in self._news,
@@ -268,17 +266,10 @@ class Trainer:
         )
         self._steps.append(step)
         self._trained += answers
-        metrics.stepped(figures)
-        shown = " ".join(f"{name}={value:.4g}" for name, value in figures.items())
-        _log.info("trained step=%d %s", number, shown)
+        self._report.stepped(step)
 
     def _settle(self, answers: Sequence[Answer], outcome: str, reason: str | None = None) -> None:
         count(self._intake.settle(answers, self._clock(), outcome, reason))
-
-    def _alarm(self, state: str, message: str) -> None:
-        self._alarmed = state == "fired"
-        alarm = alarm_of(state, message, seen=self._learner.steps, now_ms=self._wall_ms())
-        self._writer.write(topics.ALARMS, alarm)
 
     # Publishing
 
@@ -314,7 +305,7 @@ class Trainer:
             step=self._learner.steps,
             updates=self._learner.updates,
             seed=self._settings.seed,
-            baseline=self._learner.baseline.slices,
+            baselines=self._learner.baselines.state(),
             memory=self._intake.known.memory,
         )
         self._checkpoints.write(meta, self._learner.state())

@@ -35,7 +35,7 @@ def meta(version: int, digest: str = "d") -> Meta:
         step=version,
         updates=version,
         seed=0,
-        baseline={},
+        baselines={},
         memory=Memory(),
     )
 

@@ -137,11 +137,11 @@ def test_a_step_that_is_not_finite_changes_nothing(tiny_model: Path) -> None:
     good = [answer(n) for n in range(8)]
     learner.step(good, lr=1e-3, objective="cispo")
     before = {name: tensor.clone() for name, tensor in learner.state().items()}
-    slices = msgspec.to_builtins(learner.baseline.slices)
+    baselines = learner.baselines.state()
     with pytest.raises(NonFinite):
         learner.step([*good, answer(9, reward=math.inf)], lr=1e-3, objective="cispo")
     assert all(torch.equal(before[name], tensor) for name, tensor in learner.state().items())
-    assert msgspec.to_builtins(learner.baseline.slices) == slices and learner.steps == 1
+    assert learner.baselines.state() == baselines and learner.steps == 1
     assert all(float(g.abs().sum()) == 0.0 for g in learner.policy.gradients())
 
 
@@ -152,8 +152,7 @@ def test_state_goes_over_into_another_learner(tiny_model: Path) -> None:
     state = {name: tensor.clone() for name, tensor in one.state().items()}
     other.load_masters(state)
     other.load_moments(state, one.updates)
-    slices = one.baseline.slices
-    other.baseline.slices = {name: msgspec.structs.replace(s) for name, s in slices.items()}
+    other.baselines.load(one.baselines.state())
     other.steps = one.steps
     for learner in (one, other):
         learner.step(given, lr=1e-3, objective="cispo")

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from services.trainer.objectives.policy_gradient import Loss
-from services.trainer.objectives.ratio import log_ratio_of, ratio_of, sum_of
+from services.trainer.objectives.ratio import log_ratio_of, ratio_of
 
 
 def dpo(
@@ -65,16 +65,16 @@ def kto(
     return weight_T * (1.0 - value_T) * mask_T / count_T, torch.zeros_like(mask_T)
 
 
-def kl_of(logp_T: Tensor, behaviour_T: Tensor, mask_T: Tensor, answer_T: Tensor) -> Tensor:
-    """KL(trained || behaviour) of each whole answer, estimated from the answer itself and given to
-    each of its tokens: the sum of ``ratio log ratio - ratio + 1``; no gradient.
+def kl_of(logp_T: Tensor, behaviour_T: Tensor, mask_T: Tensor) -> Tensor:
+    """What each token adds to KL(trained || behaviour) of its answer, estimated from the answer
+    itself: ``ratio log ratio - ratio + 1``; no gradient. Its mean over answers is KTO's z.
 
-    The paper of KTO estimates z from answers to other prompts, each of which would need its own
-    forward pass under both policies. An answer sampled by the reference gives it by importance
-    sampling, over the tokens that it went through; each term is at least 0, as z must be.
+    The paper estimates z from answers to other prompts, each of which would need its own forward
+    pass under both policies. An answer sampled by the reference gives it by importance sampling,
+    over the tokens that it went through; each term is at least 0, as z must be.
     """
     ratio_T = ratio_of(logp_T, behaviour_T).detach()
-    return sum_of((ratio_T * ratio_T.log() - ratio_T + 1.0) * mask_T, answer_T)
+    return (ratio_T * ratio_T.log() - ratio_T + 1.0) * mask_T
 
 
 def sft(logp_T: Tensor, behaviour_T: Tensor, advantage_T: Tensor, mask_T: Tensor) -> Loss:

@@ -1,0 +1,56 @@
+"""What is said of a step besides the ledger: a log line, metrics, alarms, and how long data was
+waited for. Owned by :mod:`services.trainer.trainer`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+import logging
+
+from services.trainer import metrics
+from services.trainer.alarms import Alarms
+from services.trainer.answer import Answer
+from services.trainer.figures import Figures, Idle
+from services.trainer.settings import Settings
+from tailrace import topics
+from tailrace.events import Alarm, Step
+from tailrace.stream import Writer
+
+_log = logging.getLogger(__name__)
+
+
+class Report:
+    """The reports of one trainer."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        writer: Writer,
+        *,
+        clock: Callable[[], float],
+        wall_ms: Callable[[], int],
+    ) -> None:
+        self._writer, self._wall_ms = writer, wall_ms
+        self._alarms = Alarms(settings)
+        self._idle = Idle(clock)
+        self.waiting = self._idle.waiting
+
+    def whole(self, figures: Figures, news: Figures) -> Figures:
+        """A step's figures with those that are of the trainer."""
+        return figures | {"idle_share": self._idle.share()} | news
+
+    def stepped(self, step: Step) -> None:
+        """It was taken."""
+        metrics.stepped(step.figures, step.inputs)
+        shown = " ".join(f"{name}={value:.4g}" for name, value in step.figures.items())
+        _log.info("trained step=%d %s", step.step, shown)
+        self._say(self._alarms.stepped(step.step, step.figures, now_ms=self._wall_ms()))
+
+    def skipped(self, number: int, answers: Sequence[Answer], error: ArithmeticError) -> None:
+        """It was not finite."""
+        _log.error("step skipped step=%d answers=%d: %s", number, len(answers), error)
+        metrics.STEPS.labels("non_finite").inc()
+        self._say(self._alarms.skipped(number, str(error), now_ms=self._wall_ms()))
+
+    def _say(self, alarms: Iterable[Alarm]) -> None:
+        for alarm in alarms:
+            self._writer.write(topics.ALARMS, alarm)

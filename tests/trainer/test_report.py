@@ -1,0 +1,58 @@
+"""What a trainer says of its steps: figures in the ledger and on /metrics, alarms that clear."""
+
+from __future__ import annotations
+
+from prometheus_client import REGISTRY
+
+from tailrace import topics
+from tests.trainer.conftest import Mill
+from tests.trainer.traffic import sampled, trajectory
+
+
+def sample(name: str, **labels: str) -> float:
+    return REGISTRY.get_sample_value(f"tailrace_trainer_{name}", labels) or 0.0
+
+
+def test_a_step_s_figures_are_in_its_record_and_on_metrics(mill: Mill) -> None:
+    trainer = mill.trainer(peak_tflops=1.0)
+    before = sample("answers_total", objective="cispo")
+    mill.put(*(trajectory(n) for n in range(8)))
+    assert trainer.turn()
+    mill.clock.now_s += 30.0
+    mill.put(*(sampled(n, version=n % 2) for n in range(8, 16)))
+    assert trainer.turn()
+    first, second = mill.steps()
+    assert {i.objective for s in (first, second) for i in s.inputs} == {"cispo"}
+    assert sample("answers_total", objective="cispo") == before + 16
+    for name in ("ess", "mismatch_kl", "clip_fraction_positive", "clip_fraction_negative"):
+        assert 0.0 <= first.figures[name]
+    assert second.figures["objective_cispo"] == second.figures["effective"] == 8.0
+    assert 0.0 < second.figures["mfu"] < 1.0 and second.figures["tokens_per_s"] > 0.0
+    # The clock stood still while data was read, and was put forward while nothing was.
+    assert second.figures["idle_share"] == 0.0
+    for name, value in second.figures.items():
+        assert sample("figure_ratio", figure=name) == value
+    assert mill.versions()[-1].figures == second.figures
+
+
+def test_equal_rewards_are_counted_published_and_alarmed_until_they_differ(mill: Mill) -> None:
+    trainer = mill.trainer(alarm_steps=2)
+    before = sample("no_signal_total")
+    for start in (0, 8):
+        mill.put(*(trajectory(n, reward=0.5) for n in range(start, start + 8)))
+        assert trainer.turn()
+    assert [s.figures["no_signal"] for s in mill.steps()] == [1.0, 1.0]
+    assert sample("no_signal_total") == before + 2
+    base, *later = mill.versions()
+    assert [v.digest for v in later] == [base.digest] * 2 and mill.audit().ok
+    for start in (16, 24):
+        mill.put(*(trajectory(n) for n in range(start, start + 8)))
+        assert trainer.turn()
+    alarms = [a for a in mill.read(topics.ALARMS) if a.stream == "trainer.no_signal"]
+    assert [(a.state, a.value) for a in alarms] == [("fired", 0.0), ("cleared", 8.0)]
+    assert mill.versions()[-1].digest != base.digest
+    # A restart takes the same steps again, those without a signal too.
+    mill.forget(trainer)
+    trainer.close()
+    again = mill.trainer()
+    assert again.recovery.replayed == 4 and again.recovery.reseeded is None
