@@ -55,6 +55,9 @@ class Scorer(torch.nn.Module):
 class Policy:
     """One causal language model on one device. For one thread."""
 
+    processes = 1
+    """How many it takes to compute with it."""
+
     def __init__(
         self,
         folder: Path,
