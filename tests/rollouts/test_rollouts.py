@@ -86,6 +86,22 @@ def test_it_keeps_to_its_share_and_sends_what_it_says(stage: Stage, engine: Fake
     }
 
 
+def test_temperature_and_priority_are_sent_and_one_is_recorded(
+    tmp_path: Path, engine: FakeEngine, url: str
+) -> None:
+    plain = {"id": "p", "prompt": "3 + 1 =", "expected": 4}
+    tasks = [write(tmp_path / "sums", [plain])]
+    stage = Stage(tmp_path, MemoryLog(), url, tasks, temperature=0.5, priority=10)
+    with stage.running():
+        wait_until(lambda: stage.records(topics.FEEDBACK), "a group")
+    assert engine.asked[0]["sampling_params"]["temperature"] == 0.5
+    assert engine.asked[0]["priority"] == 10
+    prompt = stage.records(topics.PROMPTS)[0]
+    assert prompt.sampling["temperature"] == "0.5"
+    assert json.loads(prompt.content.messages) == "3 + 1 ="
+    assert packing.unpack_ids(prompt.content.prompt_token_ids) == [1, 5, 7]
+
+
 def test_an_engine_that_is_full_gets_nothing(stage: Stage, engine: FakeEngine) -> None:
     engine.live = 8
     with stage.running() as rollouts:
