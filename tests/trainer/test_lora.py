@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
+import warnings
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from services.trainer.batch import pack
 from services.trainer.learner import Learner
@@ -97,13 +99,12 @@ def test_the_adapter_s_folder_is_the_policy(tiny_model: Path, tmp_path: Path) ->
 
 
 def test_peft_reads_the_adapter(tiny_model: Path, tmp_path: Path) -> None:
-    peft = pytest.importorskip("peft")
-    from transformers import AutoModelForCausalLM
-
-    policy = trained(tiny_model)
-    adapters.write(tmp_path / "adapter", policy.adapter())
-    plain = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
-    model = peft.PeftModel.from_pretrained(plain, tmp_path / "adapter")
+    with warnings.catch_warnings(action="ignore"):  # what it says of itself
+        peft = pytest.importorskip("peft")
+        policy = trained(tiny_model)
+        adapters.write(tmp_path / "adapter", policy.adapter())
+        plain = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+        model = peft.PeftModel.from_pretrained(plain, tmp_path / "adapter")
     one = GIVEN[0]
     ids = torch.tensor([one.prompt + one.tokens])
     with torch.no_grad():
