@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+import re
+from typing import get_args
+
 from prometheus_client import REGISTRY
 
+from services.trainer.objectives.names import Objective
+from services.trainer.settings import Settings
 from tailrace import topics
 from tests.trainer.conftest import Mill
 from tests.trainer.traffic import sampled, trajectory
+
+PAGE = (Path(__file__).parents[2] / "docs/training.md").read_text()
 
 
 def sample(name: str, **labels: str) -> float:
@@ -33,6 +41,9 @@ def test_a_step_s_figures_are_in_its_record_and_on_metrics(mill: Mill) -> None:
     for name, value in second.figures.items():
         assert sample("figure_ratio", figure=name) == value
     assert mill.versions()[-1].figures == second.figures
+    for name in second.figures:  # the page has the families by their placeholder
+        family = re.sub("^(objective|lag)_(?!mean|max).*", r"\1_", name)
+        assert re.search(f"`{family}|`_{name.rpartition('_')[2]}`", PAGE), name
 
 
 def test_equal_rewards_are_counted_published_and_alarmed_until_they_differ(mill: Mill) -> None:
@@ -56,3 +67,11 @@ def test_equal_rewards_are_counted_published_and_alarmed_until_they_differ(mill:
     trainer.close()
     again = mill.trainer()
     assert again.recovery.replayed == 4 and again.recovery.reseeded is None
+
+
+def test_the_page_names_every_objective_and_only_settings_that_there_are() -> None:
+    for name in get_args(Objective):
+        assert f"`{name}`" in PAGE
+    rows = re.findall(r"^\| `.*\|.*\|(.*)\|$", PAGE.partition("The ratio is")[0], re.MULTILINE)
+    bounds = {bound for row in rows for bound in re.findall(r"`(\w+)`", row)}
+    assert len(bounds) > 10 and bounds <= set(Settings.__struct_fields__)
