@@ -65,6 +65,7 @@ class Recovery(msgspec.Struct, frozen=True, kw_only=True):
         found = {}
         if self.reseeded is not None:
             found["optimizer_reset"] = float(self.optimizer_reset)
+            found["reseeded_from"] = float(self.checkpoint_version)
         if self.unreadable or self.unsaid:
             found["unreadable_versions"] = float(len(self.unreadable) + self.unsaid)
         return found
