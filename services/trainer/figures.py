@@ -134,8 +134,8 @@ def of_lags(ages: Sequence[int]) -> Figures:
 def of_speed(tokens: int, seconds: float, parameters: int, peak_tflops: float | None) -> Figures:
     """Those of a step over so many tokens, prompts included.
 
-    A parameter takes 6 operations per token, forward and backward (Kaplan et al. 2020, arXiv
-    2001.08361, section 2.1); attention and what is computed twice do not count.
+    A trained parameter takes 6 operations per token, forward and backward (Kaplan et al. 2020,
+    arXiv 2001.08361, section 2.1); attention and what is computed twice do not count.
     """
     found = {"step_s": seconds, "tokens_per_s": tokens / max(seconds, 1e-9)}
     if peak_tflops is not None:

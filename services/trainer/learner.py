@@ -115,15 +115,14 @@ class Learner:
         self, answers: Sequence[Answer], objective: str | Sequence[str] | None
     ) -> list[Answer]:
         """Each with the objective that it is to have."""
+        names: Sequence[str]
         if objective is None:
             names = [a.objective or self._settings.objective for a in answers]
         else:
-            one = isinstance(objective, str)
-            names = [objective] * len(answers) if one else list(objective)
-        named = zip(answers, names, strict=True)
+            names = [objective] * len(answers) if isinstance(objective, str) else objective
         return [
             a if a.objective == name else msgspec.structs.replace(a, objective=name)
-            for a, name in named
+            for a, name in zip(answers, names, strict=True)
         ]
 
     def _advantages(self, answers: Sequence[Answer]) -> list[float]:

@@ -11,11 +11,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from services.trainer.answer import Answer
+from services.trainer.answer import Answer, as_trained
 from services.trainer.batch import pack
 from services.trainer.learner import Learner
 from services.trainer.objectives.names import Normalisation, Objective
 from services.trainer.policy import Policy
+from services.trainer.records import step_of
 from services.trainer.settings import Settings
 from tailrace.weights.tensors import digest
 from tests.trainer.test_learner import answer
@@ -142,6 +143,27 @@ def test_an_answer_s_own_objective_is_what_it_is_trained_by(tiny_model: Path) ->
         learner.step(known, lr=1e-3, objective=names)
         digests.append(digest(learner.policy.published()))
     assert digests[0] == digests[1] != digests[2] == digests[3]
+
+
+def test_a_step_is_taken_again_from_its_record_to_the_same_bits(tiny_model: Path) -> None:
+    digests = []
+    read = [answer(n) for n in range(len(NAMES))]  # as the log has them
+    routed = [
+        msgspec.structs.replace(a, objective=name, age_versions=n % 5, reward=float(n % 3))
+        for n, (a, name) in enumerate(zip(read, NAMES, strict=True))
+    ]
+    learner = learner_of(tiny_model, kl_coefficient=0.1)
+    figures = learner.step(routed, lr=1e-3)
+    digests.append(digest(learner.policy.published()))
+    known = {"number": 1, "version": 1, "reseeded": False, "now_ms": 0}
+    step = step_of(learner._settings, routed, figures, **known)
+    assert [i.objective for i in step.inputs] == NAMES
+    for given in (read, [*reversed(read)]):
+        again = [as_trained(a, i) for a, i in zip(given, step.inputs, strict=True)]
+        learner = learner_of(tiny_model, kl_coefficient=0.1)
+        learner.step(again, lr=1e-3)
+        digests.append(digest(learner.policy.published()))
+    assert digests[0] == digests[1] != digests[2]
 
 
 @pytest.mark.parametrize("name", get_args(Objective))
