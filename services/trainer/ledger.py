@@ -5,15 +5,15 @@ Reads, writes nothing. Asked by :mod:`services.trainer.recovery`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 import logging
 
 import msgspec
 
 from services.trainer import answer as answers
+from services.trainer.account import Place
 from services.trainer.answer import Answer, Limits
 from services.trainer.checkpoint import Meta
-from services.trainer.intake import Place
 from services.trainer.known import KnownIds, Memory, state_after
 from services.trainer.published import Published
 from services.trainer.settings import Settings
@@ -80,7 +80,7 @@ class Ledger:
     def inputs(self, todo: Sequence[Step]) -> dict[Place, Answer]:
         """The answers of these steps, from the trajectories topic. Raises NoReplay when one of them
         is not there any more."""
-        wanted = {(i.partition, i.offset): (i.trajectory_id, s) for s in todo for i in s.inputs}
+        wanted = {(i.partition, i.offset): (i, s) for s in todo for i in s.inputs}
         topic = named(topics.TRAJECTORIES, self.settings.prefix)
         starts, ends = _bounds(wanted)
         lows = self._log.starts(topic)
@@ -97,16 +97,25 @@ class Ledger:
             except InvalidRecord:
                 continue
             assert isinstance(trajectory, Trajectory)
-            read = answers.read(record, trajectory, self._limits)
-            if isinstance(read, Answer) and read.trajectory_id == wanted[place][0]:
+            said = wanted[place][0]
+            shown = said.objective == answers.SFT
+            read = answers.read(record, trajectory, self._limits, shown=shown)
+            if isinstance(read, Answer) and read.trajectory_id == said.trajectory_id:
                 found[place] = read
         for place, (_, step) in wanted.items():
             if place not in found:
                 raise _gone(topic, place, step)
         return found
 
-    def remember(self, chain: Sequence[ModelUpdate], meta: Meta | None, known: KnownIds) -> None:
-        """Put back the decided ids: the checkpoint's, then those of the receipts since."""
+    def remember(
+        self,
+        chain: Sequence[ModelUpdate],
+        meta: Meta | None,
+        known: KnownIds,
+        steps: Mapping[int, Sequence[Step]],
+    ) -> None:
+        """Put back the decided ids: the checkpoint's, then those of the receipts since; of what was
+        trained ``steps``, by version, say with which reward."""
         head = chain[-1]
         horizon_ms = int(self.settings.horizon_s * 1000)
         if meta is not None:
@@ -137,6 +146,9 @@ class Ledger:
                 partition = receipt.source.partition
                 # Its closing was before this receipt, so it is remembered long enough.
                 known.decided(receipt.subject_id, partition, record.time_ms, state)
+        for update in chain:
+            for step in steps.get(update.version, ()):
+                known.trained(step.inputs)
 
 
 def _gone(topic: str, place: Place, step: Step) -> NoReplay:

@@ -12,9 +12,9 @@ import logging
 from pathlib import Path
 
 from services.trainer import metrics
+from services.trainer.account import Account
 from services.trainer.answer import Answer
 from services.trainer.canary import CanaryLine
-from services.trainer.intake import Account
 from services.trainer.lora import LoraPolicy
 from services.trainer.policy import Policy
 from services.trainer.records import manifest_of, receipt_of

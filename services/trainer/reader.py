@@ -15,7 +15,8 @@ from concurrent.futures import Future
 import logging
 
 from services.trainer import metrics
-from services.trainer.intake import Decision, Intake
+from services.trainer.account import Decision
+from services.trainer.intake import Intake
 from services.trainer.records import frozen_of
 from tailrace import topics
 from tailrace.errors import InvalidRecord

@@ -113,7 +113,7 @@ def recover(
             try:
                 if target < beyond:
                     replayed = _replay(part, start, ledger, learner)
-                    ledger.remember(part, meta, known)
+                    ledger.remember(part, meta, known, start.steps)
                     metrics.REPLAYED.inc(replayed)
                     return msgspec.structs.replace(arrived, replayed=replayed)
             except NoReplay as error:
@@ -137,7 +137,7 @@ def recover(
             _log.warning("reseeded version=%d reason=%s: %s", target, missing.reason, missing)
             _take(learner, weights, start)
             learner.steps = _last_step(part, start)
-            ledger.remember(part, meta, known)
+            ledger.remember(part, meta, known, start.steps)
             reset = meta is None or isinstance(learner.policy, LoraPolicy)
             return msgspec.structs.replace(arrived, reseeded=str(missing), optimizer_reset=reset)
     raise AssertionError("a chain has a version")

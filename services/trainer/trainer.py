@@ -29,10 +29,11 @@ import logging
 from safetensors import SafetensorError
 
 from services.trainer import metrics
-from services.trainer.answer import Answer, Limits
+from services.trainer.answer import Answer
 from services.trainer.branch import branch, terms
 from services.trainer.canary import CanaryLine
 from services.trainer.checkpoint import Checkpoints, Crash, Meta
+from services.trainer.demonstrations import limits_of
 from services.trainer.intake import Intake
 from services.trainer.learner import Learner, NonFinite
 from services.trainer.ledger import Ledger
@@ -42,6 +43,7 @@ from services.trainer.reader import Reader, count
 from services.trainer.records import step_of
 from services.trainer.recovery import Recovery, recover
 from services.trainer.report import Report
+from services.trainer.routes import Divergence, last_figures
 from services.trainer.settings import Settings
 from tailrace import topics
 from tailrace.errors import SettingsError
@@ -89,18 +91,8 @@ class Trainer:
             crash=crash,
         )
         self._learner = Learner(self._policy, settings)
-        limits = Limits(
-            model=settings.model,
-            vocabulary=self._policy.vocabulary,
-            max_tokens=settings.max_tokens,
-            max_reward=settings.max_reward,
-        )
-        self._intake = Intake(
-            limits,
-            horizon_ms=int(settings.horizon_s * 1000),
-            max_age_versions=settings.max_age_versions,
-            max_held=settings.max_held,
-        )
+        limits = limits_of(settings, folder, self._policy.vocabulary)
+        self._intake = Intake(limits, settings)
         self._checkpoints = Checkpoints(
             settings.own_dir, kept=settings.checkpoints_kept, crash=crash
         )
@@ -220,6 +212,7 @@ class Trainer:
         head = found.chain[-1]
         self._intake.begin(partitions, head.ranges)
         self._intake.ages, self._intake.rolled_back = found.ages, found.rolled_back
+        self._intake.divergence = Divergence.of(last_figures(found.chain))
         self._press.begin(head)
         self._skip_ends = found.skip_to
         _log.info(
@@ -234,7 +227,7 @@ class Trainer:
     def _drain(self) -> bool:
         """Train what is there, and leave nothing undecided. Returns whether a step was taken."""
         self._drain_ends = None
-        left = self._intake.take(self._settings.batch_answers)
+        left = self._intake.take(self._settings.batch_answers, whole=False)
         if len(left) >= _DRAIN_ANSWERS:
             self._train(left)
         else:
@@ -254,6 +247,7 @@ class Trainer:
             self._report.skipped(number, answers, error)
             return
         self._crash("stepped")
+        self._intake.divergence = Divergence.of(figures)
         self._settle(answers, "trained")
         step = step_of(
             settings,

@@ -7,10 +7,12 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+import msgspec
 import pytest
 
+from services.trainer.account import Account, Decision
 from services.trainer.answer import Limits
-from services.trainer.intake import Account, Decision, Intake
+from services.trainer.intake import Intake
 from services.trainer.known import state_after
 from services.trainer.records import receipt_of
 from services.trainer.settings import Settings
@@ -26,13 +28,15 @@ class Reading:
     """Feeds an intake from a list that stands for one partition."""
 
     def __init__(self, **changes: Any) -> None:
-        values = {"horizon_ms": HORIZON_MS, "max_age_versions": 3, "max_held": 50} | changes
-        self.intake = Intake(LIMITS, **values)
+        values = {"horizon_s": HORIZON_MS / 1000, "max_age_versions": 3, "max_held": 50} | changes
+        self.intake = Intake(LIMITS, Settings(**values))
         self.intake.begin([0], [])
         self.intake.ages.version(0, changed=True)
         self.offset = 0
 
-    def offer(self, event: Trajectory | None, time_ms: int = TIME_MS) -> Decision | None:
+    def offer(
+        self, event: Trajectory | None, time_ms: int = TIME_MS, now_s: float = 0.0
+    ) -> Decision | None:
         record = LogRecord(
             topic="trajectories",
             partition=0,
@@ -43,11 +47,16 @@ class Reading:
             headers={},
         )
         self.offset += 1
-        return self.intake.offer(record, event, 0.0)
+        return self.intake.offer(record, event, now_s)
 
     def outcome(self, event: Trajectory | None, time_ms: int = TIME_MS) -> tuple[str, str] | None:
         decision = self.offer(event, time_ms)
         return None if decision is None else (decision.outcome, decision.reason or "")
+
+    def encodes(self) -> None:
+        """From here on demonstrations can be trained on: a token for each letter, and an end."""
+        encode = lambda text: [*map(ord, text), 2] if text else []  # noqa: E731
+        self.intake._limits = msgspec.structs.replace(LIMITS, encode=encode)
 
     def train(self, count: int = 100) -> int:
         taken = self.intake.take(count)
@@ -62,6 +71,7 @@ class Reading:
         ({"learn": None}, ("filtered", "no_consent")),
         ({"learn": False}, ("filtered", "no_consent")),
         ({"reward": None}, ("filtered", "no_reward")),
+        ({"reward": None, "feedback_ids": ["comment"]}, ("filtered", "unscored")),
         ({"reward": float("nan")}, ("untrainable", "reward")),
         ({"reward": 10.0}, None),
         ({"reward": -10.5}, ("untrainable", "reward")),
@@ -136,8 +146,9 @@ def test_revisions_follow_what_became_of_the_one_before() -> None:
     assert receipt.trajectories == [first, second]
     reading.train()
     already = ("filtered", "already_trained")
-    assert reading.outcome(trajectory(3, supersedes=second)) == already
-    assert reading.outcome(trajectory(4, supersedes=third)) == already
+    same = trajectory(2).reward
+    assert reading.outcome(trajectory(3, supersedes=second, reward=same)) == already
+    assert reading.outcome(trajectory(4, supersedes=third, reward=same)) == already
     unknown = ("filtered", "predecessor_unknown")
     assert reading.outcome(trajectory(5, supersedes="?")) == unknown
     assert reading.outcome(trajectory(6, supersedes=trajectory(5).trajectory_id)) == unknown
