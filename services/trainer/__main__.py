@@ -1,4 +1,4 @@
-"""``python -m services.trainer``: the trainer of one model.
+"""``python -m services.trainer``: the trainer of one model; with ``torchrun``, of many processes.
 
 Exit codes: 0 stopped, 1 the log failed or holds no version to go on from that can be read here, 2
 settings that cannot work, 3 another trainer of this model took over.
@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import gc
+import os
 import sys
 import time
+from typing import Any
 
 from services.trainer import heap
 from services.trainer.settings import Settings
@@ -27,7 +29,8 @@ def main(argv: list[str] | None = None, crash: Callable[[str], None] = lambda po
         return _wrong(f"trainer.model_dir: a model folder is required, not {settings.model_dir}", 2)
     stop = process.stopping()
     state = {"why": "recovering"}
-    process.expose(settings.metrics_port, lambda: state["why"] or None)
+    first = os.environ.get("RANK", "0") == "0"
+    process.expose(settings.metrics_port if first else None, lambda: state["why"] or None)
 
     from services.trainer.learner import deterministic
     from services.trainer.trainer import Trainer
@@ -38,6 +41,16 @@ def main(argv: list[str] | None = None, crash: Callable[[str], None] = lambda po
     deterministic(settings.threads)
     if (wrong := _wrong_with_device(settings.device)) is not None:
         return _wrong(f"trainer.device: {wrong}", 2)
+    crew: dict[str, Any] = {}
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        from services.trainer.crew import follow, leading
+        from services.trainer.ranks import Ranks
+
+        ranks = Ranks.join(settings.device)
+        if not first:
+            follow(ranks, settings.model_dir, settings)
+            return 0
+        crew["learner_of"] = leading(ranks)
     log = KafkaLog(settings.kafka)
 
     def live(wire: Wire) -> None:
@@ -49,6 +62,7 @@ def main(argv: list[str] | None = None, crash: Callable[[str], None] = lambda po
             clock=time.monotonic,
             wall_ms=lambda: time.time_ns() // 1_000_000,
             crash=crash,
+            **crew,
         )
         state["why"] = ""
         try:
@@ -66,6 +80,8 @@ def main(argv: list[str] | None = None, crash: Callable[[str], None] = lambda po
             live(wire)
             state["why"] = "going on from another version"
             gc.collect()  # else two models are in memory while the next one is made
+        if crew:
+            ranks.tell("end")
     except UpdateRefused as error:
         why = f"no version of {settings.model} to go on from can be read: {error}"
         return _wrong(f"{why} (tailrace models rollback --to V names another)", 1)

@@ -159,7 +159,7 @@ def _replay(chain: Sequence[ModelUpdate], start: Start, ledger: Ledger, learner:
     if meta is None and chain[0].digest != digest(learner.policy.published()):
         why = "no checkpoint, and version 0 is not the model folder's"
         raise NoReplay("no_checkpoint", why, begin)
-    _check(todo, ledger.settings)
+    _check(todo, ledger.settings, learner.policy.processes)
     inputs = ledger.inputs(todo)
     if meta is not None:
         try:
@@ -187,15 +187,16 @@ def _replay(chain: Sequence[ModelUpdate], start: Start, ledger: Ledger, learner:
     return len(todo)
 
 
-def _check(todo: Sequence[Step], settings: Settings) -> None:
+def _check(todo: Sequence[Step], settings: Settings, processes: int) -> None:
     if len(todo) > settings.replay_steps:
         raise NoReplay("steps", f"{len(todo)} steps are more than replay_steps")
     for step in todo:
-        here = (settings.threads, str(torch.__version__))
+        here = (settings.threads, str(torch.__version__), processes)
         if step.reseeded:
             raise NoReplay("reseeded", f"step {step.step} was itself reseeded", step.version)
-        if (step.threads, step.torch) != here or step.processes != 1:
-            why = f"step {step.step} ran on {step.threads} threads of {step.torch}"
+        if (step.threads, step.torch, step.processes) != here:
+            ran = f"{step.processes} processes, {step.threads} threads of {step.torch}"
+            why = f"step {step.step} ran on {ran}"
             raise NoReplay("environment", why, step.version)
 
 

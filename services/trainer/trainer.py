@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 import logging
+from pathlib import Path
 
 from safetensors import SafetensorError
 
@@ -37,7 +38,7 @@ from services.trainer.demonstrations import limits_of
 from services.trainer.intake import Intake
 from services.trainer.learner import Learner, NonFinite
 from services.trainer.ledger import Ledger
-from services.trainer.lora import policy_of
+from services.trainer.lora import learner_of
 from services.trainer.press import Press, open_publisher
 from services.trainer.reader import Reader, count
 from services.trainer.records import step_of
@@ -71,6 +72,7 @@ class Trainer:
         clock: Callable[[], float],
         wall_ms: Callable[[], int],
         crash: Crash = lambda point: None,
+        learner_of: Callable[[Path, Settings], Learner] = learner_of,
     ) -> None:
         """Raises Fenced when a newer trainer is there, UpdateRefused when there is no version to
         go on from that can be replayed or read, SettingsError for a model folder that is none."""
@@ -81,7 +83,8 @@ class Trainer:
         self._publisher = open_publisher(log, wire, settings)
         self._writer = Writer(log.producer(), wire, prefix=settings.prefix, source="trainer")
         try:
-            self._policy = policy_of(folder, settings)
+            self._learner = learner_of(folder, settings)
+            self._policy = self._learner.policy
             canary = CanaryLine(folder, self._policy.vocabulary)
         except (OSError, ValueError, SafetensorError) as error:
             raise SettingsError(f"trainer.model_dir: {error}") from error
@@ -90,7 +93,6 @@ class Trainer:
             wall_ms=wall_ms,
             crash=crash,
         )
-        self._learner = Learner(self._policy, settings)
         limits = limits_of(settings, folder, self._policy.vocabulary)
         self._intake = Intake(limits, settings)
         self._checkpoints = Checkpoints(
@@ -257,6 +259,7 @@ class Trainer:
             version=self._press.next,
             reseeded="optimizer_reset" in self._news,
             now_ms=self._wall_ms(),
+            processes=self._policy.processes,
         )
         self._steps.append(step)
         self._trained += answers
