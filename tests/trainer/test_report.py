@@ -11,7 +11,8 @@ from prometheus_client import REGISTRY
 from services.trainer.objectives.names import Objective
 from services.trainer.settings import Settings
 from tailrace import topics
-from tests.trainer.conftest import Mill
+from tailrace.log.memory import MemoryLog
+from tests.trainer.conftest import Clock, Mill
 from tests.trainer.traffic import sampled, trajectory
 
 PAGE = (Path(__file__).parents[2] / "docs/training.md").read_text()
@@ -75,3 +76,28 @@ def test_the_page_names_every_objective_and_only_settings_that_there_are() -> No
     rows = re.findall(r"^\| `.*\|.*\|(.*)\|$", PAGE.partition("The ratio is")[0], re.MULTILINE)
     bounds = {bound for row in rows for bound in re.findall(r"`(\w+)`", row)}
     assert len(bounds) > 10 and bounds <= set(Settings.__struct_fields__)
+
+
+def test_an_anchored_trainer_goes_on_from_its_checkpoint_to_the_same_bits(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    """It is version 0 that it is anchored to, not the version that it began with."""
+    digests = []
+    for kills in (False, True):
+        clock = Clock()
+        log = MemoryLog(clock.wall_ms)
+        mill = Mill(log, tiny_model, tmp_path / f"{kills}", clock=clock)
+        terms = {"kl_coefficient": 3.0, "normalisation": "sequence", "checkpoint_versions": 2}
+        trainer = mill.trainer(**terms)
+        for start in range(0, 32, 8):
+            mill.put(*(trajectory(n) for n in range(start, start + 8)))
+            assert trainer.turn()
+            if kills and start == 16:  # a checkpoint of version 2, and a step after it
+                trainer._checkpoints.wait()
+                mill.lose(trainer)
+                trainer = mill.trainer(**terms)
+                assert trainer.recovery.replayed == 1 and trainer.recovery.reseeded is None
+        assert mill.steps()[-1].figures["kl_base"] > 0.0
+        digests.append(mill.versions()[-1].digest)
+        mill.close()
+    assert digests[0] == digests[1]
