@@ -38,6 +38,7 @@ def _stands_in(monkeypatch: pytest.MonkeyPatch, log: MemoryLog | None = None) ->
     monkeypatch.setattr(process, "configure_logging", lambda service, level: None)
     monkeypatch.setattr(process, "stopping", threading.Event)
     monkeypatch.setattr(process, "expose", lambda port, ready: None)
+    monkeypatch.setattr(trainer.heap, "keep", bool)
 
 
 @pytest.mark.parametrize("breaks", [broken_config, broken_weights, broken_tokenizer])
