@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+import re
 from typing import Any
 
 from hypothesis import given
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 import pytest
 
 from services.trainer.answer import Answer, Refusal
+from services.trainer.baselines.regression import BUCKETS
 from services.trainer.routes import ALREADY, Divergence, Routes
 from services.trainer.settings import Settings
 from tests.trainer.test_baselines import answer
@@ -138,3 +141,12 @@ def test_differences_add_up_to_what_is_said_in_all(
             level = found.reward
         if abs(said - first) <= bound and len(revisions) == 1:
             assert level == pytest.approx(said)
+
+
+def test_the_page_names_settings_that_there_are_and_their_defaults() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "routing.md").read_text()
+    named = set(re.findall(r"`trainer\.(\w+)`", page))
+    assert named <= {*Settings.__struct_fields__} and len(named) > 12
+    for name, value in re.findall(r"`trainer\.(\w+)` \(`(\w+)`\)", page):
+        assert getattr(Settings(), name) == value
+    assert f"{BUCKETS} buckets" in page
