@@ -35,7 +35,7 @@ class NoReplay(Exception):
     """Why the ledger cannot be replayed to ``version``, or any after it; None: to this one.
 
     ``reason`` is a word for the counter: ``no_checkpoint`` ``checkpoint`` ``inputs`` ``steps``
-    ``reseeded`` ``environment`` ``non_finite`` ``digest``; the message says the rest.
+    ``reseeded`` ``environment`` ``objective`` ``non_finite`` ``digest``; the message says the rest.
     """
 
     def __init__(self, reason: str, detail: str, version: int | None = None) -> None:

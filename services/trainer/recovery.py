@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import logging
+from typing import get_args
 
 import msgspec
 import torch
@@ -30,6 +31,7 @@ from services.trainer.known import KnownIds
 from services.trainer.learner import Learner, NonFinite
 from services.trainer.ledger import Ledger, NoReplay
 from services.trainer.lora import LoraPolicy
+from services.trainer.objectives.names import Objective
 from services.trainer.settings import Settings
 from tailrace.errors import SettingsError, UpdateRefused
 from tailrace.events import ModelUpdate, Step
@@ -37,6 +39,7 @@ from tailrace.weights.lineage import label_only
 from tailrace.weights.tensors import Tensors, digest
 
 _log = logging.getLogger(__name__)
+_OBJECTIVES = get_args(Objective)
 _NOT_ITS_BYTES = ("uri", "codec", "kind")
 """Refusals that may be this place's: a store that is away, a program older than the version. They
 end a trainer: what others can read is not to be left."""
@@ -198,6 +201,10 @@ def _check(todo: Sequence[Step], settings: Settings, processes: int) -> None:
             ran = f"{step.processes} processes, {step.threads} threads of {step.torch}"
             why = f"step {step.step} ran on {ran}"
             raise NoReplay("environment", why, step.version)
+        for given in step.inputs:
+            if given.objective is not None and given.objective not in _OBJECTIVES:
+                why = f"step {step.step} trained by {given.objective!r}, which is unknown here"
+                raise NoReplay("objective", why, step.version)
 
 
 def _take(learner: Learner, weights: Tensors, start: Start | None = None) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from services.trainer import recovery
 from services.trainer.metrics import REPLAYED, RESEEDS
 from services.trainer.trainer import Trainer
 from tailrace import topics
@@ -130,6 +131,18 @@ def test_other_threads_reseed(mill: Mill) -> None:
     trainer = finish(mill, threads=2)
     assert "threads" in (trainer.recovery.reseeded or "") and reseeds("environment") == before + 1
     assert mill.audit().ok
+
+
+def test_an_objective_that_is_unknown_here_reseeds(
+    mill: Mill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mill.put(*(trajectory(n) for n in range(16)))
+    run_until(mill, "published", 1)
+    monkeypatch.setattr(recovery, "_OBJECTIVES", ("ppo",))
+    before = reseeds("objective")
+    trainer = finish(mill)
+    assert "'cispo', which is unknown" in (trainer.recovery.reseeded or "")
+    assert reseeds("objective") == before + 1 and mill.audit().ok
 
 
 def test_an_adapter_that_is_reseeded_begins_anew_without_the_old_ones_moments(mill: Mill) -> None:
