@@ -178,7 +178,7 @@ class Learner:
     def state(self) -> dict[str, Tensor]:
         """Masters and moments, by ``master.``, ``first.`` and ``second.`` before the name. Not
         copies."""
-        found: dict[str, Tensor] = {}
+        found = self.policy.frozen()
         for name, master in self.policy.masters.items():
             found[f"master.{name}"] = master
             moments = self._optimizer.state.get(master)
@@ -208,6 +208,7 @@ class Learner:
     @torch.no_grad()
     def load_masters(self, state: dict[str, Tensor]) -> None:
         """Take float32 masters and round them. Raises ValueError where they do not fit."""
+        self.policy.thaw(state)
         for name, master in self.policy.masters.items():
             found = state.get(f"master.{name}")
             if found is None or found.shape != master.shape:

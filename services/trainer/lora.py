@@ -16,6 +16,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,9 +25,12 @@ from services.trainer.policy import Policy, tensor_of
 from services.trainer.settings import Settings
 from tailrace.weights import adapters
 from tailrace.weights import tensors as weights
+from tailrace.weights.tensors import digest
 
 _PREFIX = "base_model.model."
 """peft's, before a module's name."""
+_BASE = "base."
+"""Ours, before a weight's name in a checkpoint."""
 
 
 class LoraPolicy(Policy):
@@ -51,7 +55,8 @@ class LoraPolicy(Policy):
         """Layers with an adapter, by name."""
         self._added = True
         super().__init__(folder, **same)
-        self._base = self._frozen()
+        self._base = self._weights()
+        self._folder = digest(self._base)
         self._begin()
 
     @property
@@ -105,8 +110,23 @@ class LoraPolicy(Policy):
     def load(self, published: weights.Tensors) -> None:
         """Take published weights as the base; the adapter begins anew on them."""
         self._fill(dict(self._model.named_parameters()), published)
-        self._base = self._frozen()
+        self._base = self._weights()
         self._begin()
+
+    def frozen(self) -> dict[str, Tensor]:
+        """The base, where it is not the model folder's."""
+        if digest(self._base) == self._folder:
+            return {}
+        return {f"{_BASE}{name}": _values(tensor) for name, tensor in self._base.items()}
+
+    def thaw(self, state: dict[str, Tensor]) -> None:
+        """As :class:`Policy`. Raises ValueError where it is of another model."""
+        found = {
+            k.removeprefix(_BASE): tensor_of(v) for k, v in state.items() if k.startswith(_BASE)
+        }
+        if found:
+            self._fill(dict(self._model.named_parameters()), found)
+            self._base = self._weights()
 
     def _trained(self, model: Any) -> dict[str, torch.nn.Parameter]:
         model.requires_grad_(False)
@@ -156,7 +176,7 @@ class LoraPolicy(Policy):
         change = (up @ down).mul_(self._alpha / self._rank)
         return change.add_(linear.weight.float()).bfloat16()
 
-    def _frozen(self) -> weights.Tensors:
+    def _weights(self) -> weights.Tensors:
         return {name: tensor_of(each) for name, each in self._model.named_parameters()}
 
 
@@ -183,6 +203,11 @@ def policy_of(folder: Path, settings: Settings) -> Policy:
 def learner_of(folder: Path, settings: Settings) -> Learner:
     """The learner of one process. Raises as :func:`policy_of`."""
     return Learner(policy_of(folder, settings), settings)
+
+
+def _values(tensor: weights.Tensor) -> Tensor:
+    bits = torch.from_numpy(tensor.bits.copy().view(np.int16))
+    return bits.view(torch.bfloat16).view(tensor.shape)
 
 
 def _name(module: str, letter: str) -> str:

@@ -154,6 +154,13 @@ class Policy:
         """Within it, log-probabilities are those of :meth:`published`, to the bit."""
         return contextlib.nullcontext()
 
+    def frozen(self) -> dict[str, Tensor]:
+        """What a checkpoint needs beside the masters: nothing."""
+        return {}
+
+    def thaw(self, state: dict[str, Tensor]) -> None:
+        """Take what :meth:`frozen` gave, before masters are taken."""
+
     def _trained(self, model: Any) -> dict[str, torch.nn.Parameter]:
         """What of the model has masters."""
         return dict(model.named_parameters())

@@ -135,6 +135,20 @@ def test_loaded_weights_are_a_new_base(tiny_model: Path) -> None:
     assert all(not m.any() for n, m in again.masters.items() if ".lora_B." in n)
 
 
+def test_a_checkpoint_has_the_base_that_is_not_the_folder_s(tiny_model: Path) -> None:
+    policy = trained(tiny_model)
+    assert not any(name.startswith("base.") for name in learner_of(policy).state())
+    policy.load(policy.published())
+    learner = learner_of(policy)
+    learner.step(GIVEN, lr=1e-2, objective="cispo")
+    state = {name: tensor.clone() for name, tensor in learner.state().items()}
+    again = learner_of(made(tiny_model))
+    again.load_masters(state)
+    assert digest(again.policy.published()) == digest(policy.published())
+    with pytest.raises(ValueError, match="do not fit"):
+        again.load_masters({name: t for name, t in state.items() if "embed" not in name})
+
+
 def test_no_layer_of_that_name_is_said(tiny_model: Path) -> None:
     with pytest.raises(ValueError, match="no linear layer is named w_pack"):
         made(tiny_model, modules=("w_pack",))
