@@ -11,12 +11,12 @@ import msgspec
 import pytest
 
 from services.trainer.account import Account, Decision
-from services.trainer.answer import Limits
+from services.trainer.answer import Limits, input_of
 from services.trainer.intake import Intake
 from services.trainer.known import state_after
 from services.trainer.records import receipt_of
 from services.trainer.settings import Settings
-from tailrace.events import Trajectory, VersionSpan
+from tailrace.events import StepInput, Trajectory, VersionSpan
 from tailrace.log.base import LogRecord
 from tests.trainer.traffic import MODEL, TIME_MS, trajectory
 
@@ -33,6 +33,8 @@ class Reading:
         self.intake.begin([0], [])
         self.intake.ages.version(0, changed=True)
         self.offset = 0
+        self.inputs: list[StepInput] = []
+        """Of the steps since the last version."""
 
     def offer(
         self, event: Trajectory | None, time_ms: int = TIME_MS, now_s: float = 0.0
@@ -61,6 +63,7 @@ class Reading:
     def train(self, count: int = 100) -> int:
         taken = self.intake.take(count)
         self.intake.settle(taken, 0.0, "trained")
+        self.inputs += map(input_of, taken)
         return len(taken)
 
 
@@ -234,15 +237,19 @@ def test_any_sequence_decides_each_record_once_and_tiles_the_log(events: list[An
             newest.setdefault(number, event.trajectory_id)
         log.append(event)
     accounts: list[Account] = []
+    ledger: list[StepInput] = []
     reading = Reading()
 
     def publish() -> None:
+        nonlocal ledger
         accounts.append(reading.intake.account())
+        ledger, reading.inputs = ledger + reading.inputs, []
         reading.intake.published()
         reading.intake.ages.version(len(accounts), changed=True)
 
     def restart() -> None:
-        """A new process: ranges from the last manifest, ids from the receipts."""
+        """A new process: ranges from the last manifest, ids from the receipts, what they were
+        trained with from the Steps."""
         nonlocal reading
         reading = Reading()
         reading.intake.begin([0], accounts[-1].ranges if accounts else [])
@@ -252,6 +259,7 @@ def test_any_sequence_decides_each_record_once_and_tiles_the_log(events: list[An
                 state = state_after(d.outcome, d.reason)
                 if d.trajectory_id and state is not None:
                     reading.intake.known.decided(d.trajectory_id, 0, TIME_MS, state)
+        reading.intake.known.trained(ledger)
         reading.offset = reading.intake.starts()[0]
         read_to(end)
 
@@ -289,6 +297,14 @@ def test_any_sequence_decides_each_record_once_and_tiles_the_log(events: list[An
     assert len(trained) == len(set(trained))
     spent = Counter(_root(log, t) for t in trained)
     assert max(spent.values(), default=1) == 1, "two revisions of one answer were trained"
+    used = ("trained", "compensated")
+    decisions = [d.trajectory_id for a in accounts for d in a.decisions if d.outcome in used]
+    assert sorted(decisions) == sorted(i.trajectory_id for i in ledger)
+    levels: dict[str, float | None] = {}
+    for one in ledger:
+        root = _root(log, one.trajectory_id)
+        assert one.before == levels.get(root), "a difference is to what was trained"
+        levels[root] = one.reward
 
 
 def _root(log: list[Trajectory | None], trajectory_id: str) -> str:
