@@ -18,6 +18,7 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 from torch import Tensor
 import torch.distributed as dist
@@ -111,7 +112,7 @@ class Lead(Learner):
 def leading(ranks: Ranks) -> Callable[[Path, Settings], Learner]:
     """What makes the learner of the first process."""
     return lambda folder, settings: Lead(
-        LeadPolicy(folder, ranks=ranks, **of_settings(settings)), settings
+        LeadPolicy(folder, ranks=ranks, **of_settings(settings)), shared(settings, ranks)
     )
 
 
@@ -126,7 +127,7 @@ def follow(ranks: Ranks, folder: Path, settings: Settings) -> None:
         if what == "begin":
             del policy, learner  # two models are not in memory
             policy = ShardedPolicy(folder, ranks=ranks, **of_settings(settings))
-            learner = Learner(policy, settings)
+            learner = Learner(policy, shared(settings, ranks))
             continue
         assert policy is not None and learner is not None
         if what == "step":
@@ -162,6 +163,12 @@ def of_settings(settings: Settings) -> dict[str, Any]:
         "compute": settings.compute,
         "checkpointing": settings.activation_checkpointing,
     }
+
+
+def shared(settings: Settings, ranks: Ranks) -> Settings:
+    """With passes so small that a full batch has one for every process."""
+    each = -(-settings.batch_answers // ranks.count)
+    return msgspec.structs.replace(settings, micro_answers=min(settings.micro_answers, each))
 
 
 def _whole(policy: Policy, state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -49,7 +49,8 @@ class TokenLogp(torch.autograd.Function):
         to_target_T1 = -torch.expm1(logp_T)[:, None] * scale_T1
         to_logits_TV.mul_(-scale_T1.to(hidden_TD.dtype))
         to_logits_TV.scatter_(1, target_T[:, None], to_target_T1.to(hidden_TD.dtype))
-        to_hidden_TD = to_weight_VD = None
+        to_hidden_TD: Tensor | None = None
+        to_weight_VD: Tensor | None = None
         if context.needs_input_grad[0]:
             to_hidden_TD = to_logits_TV @ weight_VD
         if context.needs_input_grad[1]:

@@ -46,7 +46,7 @@ _SILENCE = timedelta(days=365)
 class Ranks:
     """This process among all. Made once, by :meth:`join`."""
 
-    def __init__(self, mesh: DeviceMesh, word: dist.ProcessGroup) -> None:
+    def __init__(self, mesh: DeviceMesh, word: Any) -> None:
         self.mesh = mesh
         self.number, self.count = mesh.get_rank(), mesh.size()
         self._word = word
@@ -135,12 +135,15 @@ class ShardedPolicy(Policy):
 
     def total(self, sums: _S) -> _S:
         """What all processes added up."""
-        return type(sums)(*self._ranks.total(msgspec.structs.astuple(sums)))
+        made: Any = type(sums)
+        found: _S = made(*self._ranks.total(msgspec.structs.astuple(sums)))
+        return found
 
     def _trained(self, model: Any) -> dict[str, torch.nn.Parameter]:
         # Added up, not averaged: a loss is divided by what the whole step has.
         precision = MixedPrecisionPolicy(reduce_dtype=torch.float32)
-        for module in (*layers_of(model), self._scorer):
+        modules: list[Any] = [*layers_of(model), self._scorer]
+        for module in modules:
             fully_shard(module, mesh=self._ranks.mesh, mp_policy=precision)
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)  # gloo has no other
@@ -148,11 +151,11 @@ class ShardedPolicy(Policy):
 
     def _own(self, tensor: Tensor) -> Tensor:
         assert isinstance(tensor, DTensor)
-        return tensor.detach().to_local()
+        return tensor.to_local().detach()
 
     def _whole(self, tensor: Tensor) -> Tensor:
         assert isinstance(tensor, DTensor)
-        return tensor.detach().full_tensor()
+        return tensor.full_tensor().detach()
 
     def part(self, whole: Tensor, of: Tensor) -> Tensor:
         assert isinstance(of, DTensor)
