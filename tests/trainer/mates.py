@@ -1,11 +1,12 @@
-"""``torchrun`` starts it: one of the processes that train the tiny model together.
+"""Processes that train the tiny model together.
 
-    python -m torch.distributed.run ... -m tests.trainer.mates MODEL FOLDER
+    python -m tests.trainer.mates MODEL FOLDER
 
-Reads its own partitions, takes :data:`STEPS` steps with the others, and leaves in FOLDER what
-tests compare: ``seen`` of each process, ``published`` and ``step.json`` of the first, and the
-checkpoint that all wrote. Then the first is a Trainer on a log of its own, which the others follow,
-is lost, and is made again: ``crew.json`` and the state directory tell what came of it.
+Two of them, by the agent of torchrun; forked, so that what is heavy is imported once. Each reads
+its own partitions, takes :data:`STEPS` steps with the other, and leaves in FOLDER what tests
+compare: ``seen`` of each process, ``published`` and ``step.json`` of the first, and the
+checkpoint that both wrote. Then the first is a Trainer on a log of its own, the other follows, and
+the Trainer is lost and made again: ``crew.json`` and the state directory tell what came of it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import sys
 from typing import Any
 
 import msgspec
+import torch._dynamo  # noqa: F401  FSDP does it else, in each process
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from services.trainer import crew, ranks
 from services.trainer.answer import Answer, read
@@ -149,4 +152,15 @@ def train(settings: Settings, **more: Any) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=2,
+        run_id="mates",
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
+        monitor_interval=0.1,
+        start_method="fork",
+    )
+    elastic_launch(config, main)(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -29,9 +29,8 @@ larger where a gradient is nearly nothing."""
 def both(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What two processes left."""
     out = tmp_path_factory.mktemp("both")
-    run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
-        [*run, "-m", "tests.trainer.mates", str(tiny_model), str(out)],
+        [sys.executable, "-m", "tests.trainer.mates", str(tiny_model), str(out)],
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'shared'}", "OMP_NUM_THREADS": "1"},
         capture_output=True,
