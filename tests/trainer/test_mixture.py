@@ -23,7 +23,8 @@ from tests.trainer.test_learner import answer
 from tests.trainer.traffic import MODEL
 
 NAMES = ["cispo", "dpo", "kto", "sft", "dpo", "gspo", "kto", "decoupled", "tis_sequence", "icepop"]
-"""Of ten answers; those of dpo are a pair."""
+NAMES += ["ppo", "tis", "reinforce"]
+"""Of thirteen answers, every objective; those of dpo are a pair."""
 
 
 def learner_of(folder: Path, **changes: object) -> Learner:
@@ -67,8 +68,14 @@ def slow_loss(learner: Learner, given: Sequence[Answer], names: Sequence[str]) -
     for i, name in enumerate(names):
         logp_T, advantage, size = logps[i], rewards[i] - mean, len(given[i].tokens)
         ratio_T = (logp_T - behaviours[i]).exp()
-        if name == "cispo":
-            loss = -(ratio_T.detach().clamp(max=3.0) * advantage * logp_T).sum() / size
+        if name in ("cispo", "tis"):
+            most = 3.0 if name == "cispo" else 2.0
+            loss = -(ratio_T.detach().clamp(max=most) * advantage * logp_T).sum() / size
+        elif name == "reinforce":
+            loss = -(advantage * logp_T).sum() / size
+        elif name == "ppo":
+            gain_T = torch.minimum(ratio_T * advantage, ratio_T.clamp(0.8, 1.28) * advantage)
+            loss = -(gain_T.clamp(min=3.0 * advantage) if advantage < 0 else gain_T).sum() / size
         elif name == "icepop":
             inside_T = (ratio_T >= 0.5) & (ratio_T <= 5.0)
             loss = -(ratio_T.detach() * inside_T * advantage * logp_T).sum() / size
@@ -112,7 +119,8 @@ def test_a_step_of_many_objectives_is_the_sum_of_their_losses(tiny_model: Path) 
     state = learner.state()
     found = {n: state[f"first.{n}"] * 10.0 for n in expected}
     assert apart(expected, found) < 1e-3
-    assert figures["objective_dpo"] == 2.0 and figures["objective_cispo"] == 1.0
+    counts = {name: figures[f"objective_{name}"] for name in get_args(Objective)}
+    assert counts == {name: float(NAMES.count(name)) for name in get_args(Objective)}
 
 
 @pytest.mark.parametrize("normalisation", get_args(Normalisation))

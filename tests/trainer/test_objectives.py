@@ -229,3 +229,18 @@ def test_an_absurd_ratio_stays_finite(name: str, apart: float) -> None:
     loss_T, _ = CASES[name][0](logp_T, logp_T.detach() + apart, advantage_T, mask_T)
     (gradient_T,) = torch.autograd.grad(loss_T.sum(), logp_T)
     assert torch.isfinite(loss_T).all() and torch.isfinite(gradient_T).all()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_is_masked_changes_nothing(name: str) -> None:
+    """Neither the loss and gradient of other tokens, nor its own, which are none."""
+    found = []
+    for shift in (0.0, 3.0):
+        logp_T, behaviour_T, advantage_T, mask_T = tokens(8)
+        moved_T = (logp_T.detach() - shift * (1.0 - mask_T)).requires_grad_()
+        loss_T, clipped_T = CASES[name][0](moved_T, behaviour_T, advantage_T, mask_T)
+        (gradient_T,) = torch.autograd.grad(loss_T.sum(), moved_T)
+        assert not (loss_T * (1.0 - mask_T)).any() and not (clipped_T * (1.0 - mask_T)).any()
+        assert not (gradient_T * (1.0 - mask_T)).any()
+        found.append(torch.stack([loss_T.detach(), gradient_T, clipped_T]))
+    assert torch.equal(found[0], found[1]) and found[0].any()

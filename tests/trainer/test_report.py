@@ -36,6 +36,7 @@ def test_a_step_s_figures_are_in_its_record_and_on_metrics(mill: Mill) -> None:
     for name in ("ess", "mismatch_kl", "clip_fraction_positive", "clip_fraction_negative"):
         assert 0.0 <= first.figures[name]
     assert second.figures["objective_cispo"] == second.figures["effective"] == 8.0
+    assert [second.figures[name] for name in ("lag_0", "lag_1", "lag_max")] == [4.0, 4.0, 1.0]
     assert 0.0 < second.figures["mfu"] < 1.0 and second.figures["tokens_per_s"] > 0.0
     # The clock stood still while data was read, and was put forward while nothing was.
     assert second.figures["idle_share"] == 0.0
