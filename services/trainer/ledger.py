@@ -5,7 +5,7 @@ Reads, writes nothing. Asked by :mod:`services.trainer.recovery`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 import logging
 
 import msgspec
@@ -19,8 +19,8 @@ from services.trainer.published import Published
 from services.trainer.settings import Settings
 from tailrace import topics
 from tailrace.errors import InvalidRecord
-from tailrace.events import ModelUpdate, Receipt, Step, Trajectory
-from tailrace.log.base import Log
+from tailrace.events import ModelUpdate, Receipt, Step, StepInput, Trajectory
+from tailrace.log.base import Log, LogRecord
 from tailrace.stream import Decoder, read_all
 from tailrace.topics import named
 from tailrace.weights.tensors import Tensors
@@ -82,21 +82,13 @@ class Ledger:
         is not there any more."""
         wanted = {(i.partition, i.offset): (i, s) for s in todo for i in s.inputs}
         topic = named(topics.TRAJECTORIES, self.settings.prefix)
-        starts, ends = _bounds(wanted)
         lows = self._log.starts(topic)
         for place, (_, step) in wanted.items():
             if place[1] < lows.get(place[0], 0):
                 raise _gone(topic, place, step)
         found: dict[Place, Answer] = {}
-        for record in read_all(self._log, topic, starts=starts, ends=ends):
+        for record, trajectory in self._trajectories(wanted):
             place = (record.partition, record.offset)
-            if place not in wanted:
-                continue
-            try:
-                trajectory = self._decoder.decode(record)
-            except InvalidRecord:
-                continue
-            assert isinstance(trajectory, Trajectory)
             said = wanted[place][0]
             shown = said.objective == answers.SFT
             read = answers.read(record, trajectory, self._limits, shown=shown)
@@ -130,6 +122,7 @@ class Ledger:
             for r in head.ranges:
                 # What is older than the oldest receipt read must not come in again.
                 known.saw(r.partition, head.created_ms - _CLOCK_SLACK_MS)
+        revisions: dict[Place, str] = {}
         topic = named(topics.RECEIPTS, self.settings.prefix)
         starts = self._log.offsets_at(topic, max(0, since_ms - _CLOCK_SLACK_MS))
         for record in read_all(self._log, topic, starts=starts, committed_only=True):
@@ -146,9 +139,39 @@ class Ledger:
                 partition = receipt.source.partition
                 # Its closing was before this receipt, so it is remembered long enough.
                 known.decided(receipt.subject_id, partition, record.time_ms, state)
+            if receipt.reason == "already_trained":
+                revisions[receipt.source.partition, receipt.source.offset] = receipt.subject_id
         for update in chain:
             for step in steps.get(update.version, ()):
                 known.trained(step.inputs)
+        for record, trajectory in self._trajectories(revisions):
+            if trajectory.trajectory_id == revisions[record.partition, record.offset]:
+                # Its line was trained with what the one before it was.
+                reward = known.reward(trajectory.supersedes or "")
+                known.trained([_as_input(record, trajectory, reward)])
+
+    def _trajectories(self, places: Collection[Place]) -> Iterator[tuple[LogRecord, Trajectory]]:
+        """Those of them that are there and can be read, each partition's in order."""
+        topic = named(topics.TRAJECTORIES, self.settings.prefix)
+        starts, ends = _bounds(places)
+        for record in read_all(self._log, topic, starts=starts, ends=ends) if places else ():
+            if (record.partition, record.offset) not in places:
+                continue
+            try:
+                trajectory = self._decoder.decode(record)
+            except InvalidRecord:
+                continue
+            assert isinstance(trajectory, Trajectory)
+            yield record, trajectory
+
+
+def _as_input(record: LogRecord, trajectory: Trajectory, reward: float | None) -> StepInput:
+    return StepInput(
+        partition=record.partition,
+        offset=record.offset,
+        trajectory_id=trajectory.trajectory_id,
+        reward=reward,
+    )
 
 
 def _gone(topic: str, place: Place, step: Step) -> NoReplay:

@@ -80,11 +80,12 @@ class Source:
         return made
 
 
-def remembered(trainer: Trainer) -> dict[str, State]:
-    """The decided ids that a record may still ask for."""
+def remembered(trainer: Trainer) -> dict[str, tuple[State, float | None]]:
+    """The decided ids that a record may still ask for: what became of each, and with which
+    reward."""
     known = trainer._intake.known
     found = known.memory.ids.items()
-    return {name: k.state for name, k in found if not known.beyond(k.partition, k.until_ms)}
+    return {n: (k.state, k.reward) for n, k in found if not known.beyond(k.partition, k.until_ms)}
 
 
 @settings(max_examples=4, deadline=None, derandomize=True, phases=[Phase.generate])
