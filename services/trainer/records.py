@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.metadata import version as installed
 
-import msgspec
 import torch
 
 from services.trainer.account import Account, Decision
@@ -37,17 +36,12 @@ def step_of(
     processes: int = 1,
 ) -> Step:
     """The ledger's entry of one step: all that a replay needs."""
-    inputs = [input_of(a) for a in answers]
-    inputs = [
-        i if i.objective else msgspec.structs.replace(i, objective=settings.objective)
-        for i in inputs
-    ]
     return Step(
         model=settings.model,
         step=number,
         version=version,
         event_time_ms=now_ms,
-        inputs=inputs,
+        inputs=[input_of(a) for a in answers],
         lr=settings.lr,
         seed=settings.seed + number,
         threads=settings.threads,
