@@ -19,7 +19,7 @@ from tailrace.errors import SettingsError
 if TYPE_CHECKING:
     from tailrace.log.base import Log
     from tailrace.settings import Common
-    from tailrace.tasks.benchmark import Benchmark
+    from tailrace.tasks.benchmark import Benchmark, Split
     from tailrace.tasks.figures import Figures
     from tailrace.tasks.scoring import Scorer
     from tailrace.tasks.sources import Source
@@ -69,11 +69,10 @@ def run(arguments: argparse.Namespace, common: Common, gateway: Callable[[Common
     return 0 if all(one.scored == one.tasks for one in found) else 1
 
 
-def measure(benchmark: Benchmark, split: str, source: Source, scorer: Scorer) -> Figures:
+def measure(benchmark: Benchmark, split: Split, source: Source, scorer: Scorer) -> Figures:
     """The figures of one benchmark. Raises ValueError where an answer cannot be had."""
     from tailrace.tasks.figures import Scored, figures
 
-    assert split in ("heldout", "train")
     replies = source.replies(benchmark, benchmark.split(split))
     # One at a time: an answer that a Python verifier fails over costs none but itself its score.
     scores = [scorer.score([reply])[0] for reply, _ in replies]
