@@ -4,9 +4,10 @@ In: readings of the engines, answers, what broke. Out: asks to send, asks to bre
 are whole.
 
 Invariants. At the moment an ask is given out, requests in flight at its engine are at most the
-share of the slots that live traffic leaves, by a reading no older than :data:`STALE_MS`. A group is
-whole or dropped; samples are given out in order, the oldest group first. No group is opened while
-one that is whole is not yet acknowledged. Called by :mod:`.rollouts`, for one thread.
+share of the slots that live traffic leaves, and at most what the engine's pace bears, by a reading
+no older than :data:`STALE_MS`. A group is whole or dropped; samples are given out in order, the
+oldest group first. No group is opened while one that is whole is not yet acknowledged. Called by
+:mod:`.rollouts`, for one thread.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import itertools
 import msgspec
 
 from services.rollouts.answer import Answer
+from services.rollouts.pace import Pace
 from services.rollouts.schedule import Item, Schedule
 from services.rollouts.share import SETTLED_MS, Load, allowed
 
@@ -74,16 +76,18 @@ class Desk:
         share: float,
         slots: int,
         group_size: int,
+        token_ms: float | None = None,
         done: Container[int] = (),
     ) -> None:
         self.open: dict[int, Group] = {}
         """By number, oldest first."""
         self._schedule, self._share, self._slots = schedule, share, slots
-        self._size = group_size
+        self._size, self._token_ms = group_size, token_ms
         self._numbers = (number for number in itertools.count() if number not in done)
         self._flight: dict[Ask, int] = {}
         """Since when, oldest first."""
         self._readings: dict[str, _Reading] = {}
+        self._paces: dict[str, Pace] = {}
         self._drops, self._resume_ms = 0, 0
 
     def in_flight(self, engine: str) -> int:
@@ -106,11 +110,16 @@ class Desk:
             ask.engine == engine and since_ms <= began_ms - SETTLED_MS
             for ask, since_ms in self._flight.items()
         )
+        if engine not in self._paces:
+            self._paces[engine] = Pace(self._token_ms, self._slots)
+        pace = self._paces[engine]
+        pace.see(load, ours, began_ms)
+        room = allowed(load, settled, share=self._share, slots=self._slots)
         live = load.running + load.waiting - ours
         crowded = (before.crowded if before else 0) + 1 if load.waiting and live > 0 else 0
         self._readings[engine] = _Reading(
             at_ms=began_ms,
-            allowed=allowed(load, settled, share=self._share, slots=self._slots),
+            allowed=min(room, pace.bound),
             yielding=min(ours, load.waiting) if crowded >= _PATIENCE else 0,
             crowded=crowded,
         )

@@ -78,6 +78,7 @@ class Rollouts:
             share=settings.share,
             slots=settings.max_num_seqs,
             group_size=settings.group_size,
+            token_ms=settings.token_ms,
             done=self._book,
         )
         self._engines: dict[str, Engine] = {}

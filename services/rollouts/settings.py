@@ -24,6 +24,9 @@ class Settings(Common, frozen=True, kw_only=True):
     """Of an engine's idle slots, how many may be taken: above 0, and 1 at most."""
     max_num_seqs: int = 64
     """Slots of each vLLM: its ``--max-num-seqs``, which it does not say itself; or less."""
+    token_ms: float | None = None
+    """Where vLLM's mean time between tokens, of all that it answers, is longer, ours become fewer:
+    free slots are not free compute, least of all on a CPU. None: the share of slots alone."""
     group_size: int = 8
     """Answers to one task that make a group."""
     temperature: float = 1.0
@@ -59,6 +62,8 @@ class Settings(Common, frozen=True, kw_only=True):
         ):
             if not low <= getattr(self, key) <= high:
                 raise SettingsError(f"rollouts.{key}: must be between {low:g} and {high:g}")
+        if self.token_ms is not None and not 0 < self.token_ms < float("inf"):
+            raise SettingsError("rollouts.token_ms: must be above 0")
         try:
             ids.session_of(f"{self.tenant}:x")
         except InvalidRecord:

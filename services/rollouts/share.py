@@ -9,6 +9,7 @@ with, passes for a live one until the next reading.
 from __future__ import annotations
 
 from collections.abc import Iterable
+import math
 
 import msgspec
 
@@ -16,6 +17,7 @@ SETTLED_MS = 1_000
 """A request that is older has been seen by the engine's scheduler."""
 _RUNNING = "vllm:num_requests_running"
 _WAITING = "vllm:num_requests_waiting"
+_BETWEEN = "vllm:inter_token_latency_seconds"
 
 
 class Load(msgspec.Struct, frozen=True):
@@ -23,17 +25,24 @@ class Load(msgspec.Struct, frozen=True):
 
     running: int
     waiting: int
+    tokens: int = 0
+    """Made since its start, but for the first of each answer."""
+    tokens_s: float = 0.0
+    """What these took from the one before, together."""
 
 
 def load_of(text: str) -> Load | None:
     """What vLLM's metrics say, over all its ranks; None where they do not.
 
     >>> load_of('vllm:num_requests_running{engine="0"} 3.0\\nvllm:num_requests_waiting{} 1.0')
-    Load(running=3, waiting=1)
+    Load(running=3, waiting=1, tokens=0, tokens_s=0.0)
     """
     lines = text.splitlines()
     running, waiting = _sum(lines, _RUNNING), _sum(lines, _WAITING)
-    return None if running is None or waiting is None else Load(running, waiting)
+    if running is None or waiting is None:
+        return None
+    tokens, tokens_s = _sum(lines, f"{_BETWEEN}_count"), _sum(lines, f"{_BETWEEN}_sum")
+    return Load(int(running), int(waiting), int(tokens or 0), tokens_s or 0.0)
 
 
 def allowed(load: Load, settled: int, *, share: float, slots: int) -> int:
@@ -46,12 +55,13 @@ def allowed(load: Load, settled: int, *, share: float, slots: int) -> int:
     return int(share * max(0, slots - live) + 1e-9)
 
 
-def _sum(lines: Iterable[str], name: str) -> int | None:
+def _sum(lines: Iterable[str], name: str) -> float | None:
+    """Over all ranks; None where there is none, or one that is no number."""
     found = None
     for line in lines:
         if line.startswith((f"{name}{{", f"{name} ")):
             try:
-                found = (found or 0) + int(float(line.rpartition(" ")[2]))
-            except (ValueError, OverflowError):
+                found = (found or 0.0) + float(line.rpartition(" ")[2])
+            except ValueError:
                 return None
-    return found
+    return found if found is None or math.isfinite(found) else None

@@ -62,6 +62,8 @@ def test_what_it_records_is_what_vllm_sampled(
         exact = models.reference.logprobs(models.base, [*given, *tokens])[len(given) - 1 :]
         assert distance(logprobs, exact) < 0.05
         seen.add(tuple(tokens))
+    said = load_of(httpx.get(f"{vllm.url}/metrics", trust_env=False).text)
+    assert said is not None and said.tokens > 0 and said.tokens_s > 0
     assert len(seen) > 2, "samples of a group are not drawn apart"
 
 

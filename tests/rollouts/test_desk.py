@@ -35,8 +35,12 @@ def test_vllms_metrics_are_summed_over_its_ranks() -> None:
         'vllm:num_requests_running{engine="1",model_name="m"} 2.0\n'
         'vllm:num_requests_waiting{engine="0",model_name="m"} 1.0\n'
         'vllm:num_requests_waiting_by_reason{engine="0",reason="capacity"} 9.0\n'
+        'vllm:inter_token_latency_seconds_count{engine="0"} 10.0\n'
+        'vllm:inter_token_latency_seconds_count{engine="1"} 30.0\n'
+        'vllm:inter_token_latency_seconds_sum{engine="1"} 2.5\n'
+        'vllm:inter_token_latency_seconds_bucket{engine="1",le="0.1"} 7.0\n'
     )
-    assert load_of(text) == Load(5, 1)
+    assert load_of(text) == Load(5, 1, 40, 2.5)
     assert load_of("vllm:num_requests_running 1\n") is None
     assert load_of(text + "vllm:num_requests_waiting NaN\n") is None
 

@@ -50,6 +50,7 @@ WRONG = {
     'tasks = ["none"]': "none/verifier.toml",
     'tasks = ["a"]\nshare = 0': "rollouts.share: must be between",
     'tasks = ["a"]\ngroup_size = 1': "rollouts.group_size",
+    'tasks = ["a"]\ntoken_ms = 0': "rollouts.token_ms",
     'tasks = ["a"]\ntenant = "A"': "rollouts.tenant",
     'tasks = ["a"]\nengines = {}': "rollouts.engines: name an engine",
     'tasks = ["a"]\nengines = { e = "127.0.0.1" }': "rollouts.engines.e",
