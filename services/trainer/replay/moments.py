@@ -55,7 +55,7 @@ class Moments:
         # Not the masters: of these a reseeded trainer takes the rounding.
         state = self._learner.state().items()
         self._kept[version] = Kept(
-            state={name: t.clone() for name, t in state if not name.startswith("master.")},
+            state={n: t.clone() for n, t in state if n.startswith(("first.", "second."))},
             updates=self._learner.updates,
             baselines=self._learner.baselines.state(),
         )

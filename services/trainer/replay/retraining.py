@@ -17,9 +17,10 @@ from safetensors import SafetensorError
 
 from services.trainer.answer import Limits
 from services.trainer.canary import CanaryLine
+from services.trainer.demonstrations import limits_of
 from services.trainer.learner import Learner
 from services.trainer.ledger import Ledger, NoReplay
-from services.trainer.lora import policy_of
+from services.trainer.lora import learner_of
 from services.trainer.published import Published
 from services.trainer.replay.absence import absent
 from services.trainer.replay.course import Course, doubts, seeded
@@ -56,12 +57,14 @@ def retrain(
     began_s = time.monotonic()
     chain, after = _chain(log, wire, settings, request)
     vacant(log, wire, settings, request.into)
-    found = _way(chain, _ledger(log, wire, settings, sys.maxsize), request)
+    unread = Limits(model=settings.model, vocabulary=0, max_tokens=0, max_reward=0.0)
+    ledger = Ledger(log, wire, settings=settings, limits=unread)
+    found = _way(chain, ledger, request)
     todo = _steps(found, after)
     out = absent(log, wire, settings, todo, request.without)
     settings = seeded(settings, _steps(found, chain))
-    learner, canary = _learner(settings)
-    ledger = _ledger(log, wire, settings, learner.policy.vocabulary)
+    learner, canary, limits = _learner(settings)
+    ledger = Ledger(log, wire, settings=settings, limits=limits)
     with ledger.published(chain, learner.policy.published()) as published:
         origin = _origin(found, learner, published, chain, request)
         before = [u for u in chain if origin.version < u.version <= request.begin]
@@ -213,18 +216,15 @@ def _folder(settings: Settings) -> Path:
     return settings.model_dir
 
 
-def _learner(settings: Settings) -> tuple[Learner, CanaryLine]:
+def _learner(settings: Settings) -> tuple[Learner, CanaryLine, Limits]:
+    """With version 0, and what it can take: what was trained was within the limits of its day."""
     folder = _folder(settings)
     try:
-        policy = policy_of(folder, settings)
-        return Learner(policy, settings), CanaryLine(folder, policy.vocabulary)
+        learner = learner_of(folder, settings)
+        vocabulary = learner.policy.vocabulary
+        limits = limits_of(settings, folder, vocabulary)
+        canary = CanaryLine(folder, vocabulary)
     except (OSError, ValueError, SafetensorError) as error:
         raise SettingsError(f"trainer.model_dir: {error}") from error
-
-
-def _ledger(log: Log, wire: Wire, settings: Settings, vocabulary: int) -> Ledger:
-    # What was trained was within the limits of its day.
-    limits = Limits(
-        model=settings.model, vocabulary=vocabulary, max_tokens=sys.maxsize, max_reward=math.inf
-    )
-    return Ledger(log, wire, settings=settings, limits=limits)
+    wide = msgspec.structs.replace(limits, max_tokens=sys.maxsize, max_reward=math.inf)
+    return learner, canary, wide
