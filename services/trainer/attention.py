@@ -86,6 +86,8 @@ def attend(
 ) -> tuple[Tensor, None]:
     """As transformers calls it: query (1, H, N, D), key and value (1, G, N, D), to (1, N, H, D)."""
     if tree is None:
+        if attention_mask is not None and attention_mask.shape[-1] != key.shape[2]:
+            raise ValueError(f"a {type(module).__name__} is not told which tokens it sees")
         given = (module, query, key, value, attention_mask, scaling)
         return eager_attention_forward(*given, dropout=dropout, **others)
     if others.get("softcap") is not None or others.get("s_aux") is not None:

@@ -38,9 +38,10 @@ class LeadPolicy(ShardedPolicy):
 
     def __init__(self, folder: Path, *, ranks: Ranks, **same: Any) -> None:
         """As :class:`ShardedPolicy`."""
-        self._together = False
+        self._together = True
         ranks.tell("begin")
         super().__init__(folder, ranks=ranks, **same)
+        self._together = False
 
     @contextlib.contextmanager
     def told(self, what: str, *given: Any) -> Iterator[None]:

@@ -24,6 +24,7 @@ import transformers
 from services.trainer import attention
 from services.trainer.batch import MicroBatch
 from services.trainer.head import token_logp
+from services.trainer.tree import tree
 from tailrace.weights import tensors as weights
 
 _S = TypeVar("_S", bound=msgspec.Struct)
@@ -69,7 +70,8 @@ class Policy:
         """Load a Hugging Face folder. ``checkpointing``: keep no states within decoder layers
         between the passes, and make them again: the same bits in less memory and a third more time.
 
-        Raises OSError or ValueError where the folder is none, or not bfloat16.
+        Raises OSError or ValueError where the folder is none, or not bfloat16, or of a kind whose
+        tokens would see other rows.
         """
         self.device = torch.device(device)
         transformers.utils.logging.disable_progress_bar()
@@ -99,6 +101,8 @@ class Policy:
             master = self._own(parameter).to(torch.float32, copy=True)
             self.masters[name] = master
             parameter.register_post_accumulate_grad_hook(self._into(master))
+        if not self._rows_are_apart():
+            raise ValueError(f"{folder}: tokens of a {model.config.model_type} see other rows")
 
     def logp(self, batch: MicroBatch) -> Tensor:
         """Log-probability of every answer token at its temperature: (T,), nats, differentiable."""
@@ -160,6 +164,28 @@ class Policy:
 
     def thaw(self, state: dict[str, Tensor]) -> None:
         """Take what :meth:`frozen` gave, before masters are taken."""
+
+    @torch.no_grad()
+    def _rows_are_apart(self) -> bool:
+        """Whether a row keeps its log-probabilities, to the bit, when the one before it changes.
+
+        A model may not hand the tree on to its attention, or see by other means than that.
+        """
+        found = []
+        for first in (1, 2):
+            packed, _ = tree([[first] * 3, [3, 4, 5]])
+            one_T = torch.ones(3, device=self.device)
+            batch = MicroBatch(
+                tree=packed.to(self.device),
+                state_T=torch.arange(3, 6, device=self.device),
+                answer_T=one_T.long(),
+                target_T=one_T.long(),
+                **{
+                    f"{name}_T": one_T for name in ("behaviour", "advantage", "temperature", "mask")
+                },
+            )
+            found.append(self.logp(batch))
+        return torch.equal(*found)
 
     def _trained(self, model: Any) -> dict[str, torch.nn.Parameter]:
         """What of the model has masters."""

@@ -124,6 +124,16 @@ class ShardedPolicy(Policy):
         self.processes = ranks.count
         super().__init__(folder, **same)
 
+    def logp(self, batch: MicroBatch) -> Tensor:
+        """As :class:`Policy`."""
+        found = super().logp(batch)
+        if not found.requires_grad:
+            # No backward pass gives the gathered weights back: the next pass would take them again,
+            # whatever has become of the parts.
+            scorer: Any = self._scorer
+            scorer.reshard()
+        return found
+
     def norm(self) -> float:
         """Of the whole gradient."""
         squares = [float(g.double().square().sum()) for g in self.gradients()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -184,3 +185,37 @@ def test_attention_that_is_not_plain_softmax_is_refused() -> None:
     states = torch.zeros(1, 1, 2, 4)
     with pytest.raises(ValueError, match="soft-capped"):
         attention.attend(None, states, states, states, None, scaling=1.0, tree=made, softcap=50.0)
+
+
+def _deaf(model: Any) -> None:
+    """Its layers do not hand on what they are given beside states."""
+    for layer in model.base_model.layers:
+        layer.self_attn.forward = functools.partial(_without_tree, layer.self_attn.forward)
+
+
+def _without_tree(forward: Any, *given: Any, tree: Tree, **named: Any) -> Any:
+    return forward(*given, **named)
+
+
+def _recurrent(model: Any) -> None:
+    """A layer's states go over from each token to the next, whatever row it is of."""
+    layer = model.base_model.layers[0]
+    layer.register_forward_hook(lambda module, given, states: states + states.cumsum(1) / 9)
+
+
+@pytest.mark.parametrize(
+    ("kind", "why"), [(_deaf, "is not told which"), (_recurrent, "tokens of a llama see other")]
+)
+def test_a_model_whose_rows_would_see_each_other_is_refused(
+    kind: Any, why: str, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = transformers.AutoModelForCausalLM.from_pretrained
+
+    def changed(*given: Any, **named: Any) -> Any:
+        model = load(*given, **named)
+        kind(model)
+        return model
+
+    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", changed)
+    with pytest.raises(ValueError, match=why):
+        Policy(tiny_model)
