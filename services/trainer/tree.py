@@ -66,14 +66,14 @@ class Run(msgspec.Struct, frozen=True):
     new: int
 
 
-def tree(rows: Sequence[Sequence[int]]) -> tuple[Tree, list[list[int]]]:
+def tree(rows: Sequence[list[int]]) -> tuple[Tree, list[list[int]]]:
     """The tree of some rows of token ids, none empty, and each row's path: places in N."""
     ids: list[int] = []
     place: list[int] = []
     paths: list[list[int]] = [[]] * len(rows)
     runs: list[Run] = []
     path: list[int] = []
-    before: Sequence[int] = ()
+    before: list[int] = []
     for index in sorted(range(len(rows)), key=lambda i: rows[i]):
         row = rows[index]
         shared = common(before, row)
