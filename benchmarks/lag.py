@@ -1,6 +1,6 @@
 """What staleness costs: the reward after equal steps, by objective and by injected lag.
 
-    python -m benchmarks.lag [--objectives NAME ...] [--lags 0 1 4 16 64] [--seeds 5]
+    python -m benchmarks.lag [--objectives NAME ...] [--lags 0 1 4 16 64] [--seeds 3]
         [--runs FILE] [--page DIRECTORY] [--smollm] [--json]
 
 Every answer is sampled from the weights ``lag`` versions behind the newest one
@@ -22,7 +22,6 @@ import math
 import multiprocessing
 from pathlib import Path
 import statistics
-from typing import Any
 
 import msgspec
 
@@ -32,7 +31,7 @@ from benchmarks.chat import Chat
 from benchmarks.kinds import Kinds
 from benchmarks.stale import ROUTING, Plan, Run
 
-OBJECTIVES = [ROUTING, "reinforce", "ppo", "cispo"]
+OBJECTIVES = [ROUTING, "reinforce", "ppo", "decoupled", "cispo"]
 LAGS = [0, 1, 4, 16, 64]
 _T95 = [math.nan, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262]
 """Student's t for a two-sided 95 %, by degrees of freedom; the first is none."""
@@ -227,12 +226,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(f"\n{task}\n{table(mine)}")
         if options.page is not None and task == Kinds.name:
             (options.page / "lag.svg").write_text(picture(mine, options.steps))
-    print(json.dumps({"lag": [_plain(row) for row in made]}))
-
-
-def _plain(row: Row) -> dict[str, Any]:
-    found: dict[str, Any] = msgspec.to_builtins(row)
-    return found
+    print(json.dumps({"lag": msgspec.to_builtins(made)}))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -240,7 +234,7 @@ def parser() -> argparse.ArgumentParser:
     found = argparse.ArgumentParser(prog="python -m benchmarks.lag", description=__doc__)
     found.add_argument("--objectives", nargs="+", default=OBJECTIVES)
     found.add_argument("--lags", nargs="+", type=int, default=LAGS)
-    found.add_argument("--seeds", type=int, default=5)
+    found.add_argument("--seeds", type=int, default=3)
     found.add_argument("--steps", type=int, default=512)
     found.add_argument("--lr", type=float, default=1e-3)
     found.add_argument("--processes", type=int, default=2)
