@@ -2,7 +2,7 @@
 
 ::
 
-    answer of a group with others in the batch ──> leave-one-out     (:mod:`.groups`)
+    answer of a group with others in the batch ──> :func:`leave_one_out`
     any other                     moving mean of all, or of its slice (:mod:`.moving`)
                                   and what its prompt says beyond it  (:mod:`.regression`)
     a compensation                the difference of the two rewards, whatever was expected
@@ -20,7 +20,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from services.trainer.answer import DPO, SFT, Answer
-from services.trainer.baselines.groups import leave_one_out
 from services.trainer.baselines.moving import MovingMeans, batch_means
 from services.trainer.baselines.regression import Regression
 
@@ -126,3 +125,21 @@ class Baselines:
 
 def _all(answers: Sequence[Answer], objectives: Sequence[str] | None) -> Sequence[str]:
     return [answer.objective for answer in answers] if objectives is None else objectives
+
+
+def leave_one_out(rewards: Sequence[float]) -> list[float]:
+    """Advantages of one group's rewards, two at least: what the others earned is expected of each.
+
+    RLOO (Kool et al. 2019, openreview r1lgTGL5DE; of language models Ahmadian et al. 2024, arXiv
+    2402.14740, eq. 7): ``A_i = r_i - mean of r_j, j != i``. Unbiased whichever others there are, so
+    also of a group that lost members.
+
+    >>> leave_one_out([1.0, 0.0, 0.5])
+    [0.75, -0.75, 0.0]
+    """
+    assert len(rewards) > 1
+    others = len(rewards) - 1
+    if min(rewards) == max(rewards):  # no signal is zero, whatever a sum rounds to
+        return [0.0] * len(rewards)
+    total = sum(rewards)
+    return [reward - (total - reward) / others for reward in rewards]
