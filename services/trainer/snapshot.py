@@ -53,9 +53,10 @@ class Snapshot:
             header[name] = entry | {"data_offsets": [start, end]}
         text = json.dumps(header, separators=(",", ":")).encode()
         text += b" " * (-len(text) % 8)
+        head: tuple[bytes | memoryview, ...] = (len(text).to_bytes(8, "little"), text)
         whole = sha256()
         with open(path, "wb") as file:
-            for block in chain((len(text).to_bytes(8, "little"), text), self._blocks()):
+            for block in chain(head, self._blocks()):
                 file.write(block)
                 whole.update(block)
         return whole.hexdigest()
@@ -68,7 +69,7 @@ class Snapshot:
                 with self._lock:
                     flat = self._left[name].reshape(-1)
                     block = flat[start : start + step].to("cpu", copy=True)
-                yield memoryview(block.view(torch.uint8).numpy())
+                yield block.view(torch.uint8).numpy().data
             with self._lock:
                 del self._left[name]
 
