@@ -43,6 +43,8 @@ def main(argv: list[str] | None = None, crash: Callable[[str], None] = lambda po
         return _wrong(f"trainer.device: {wrong}", 2)
     crew: dict[str, Any] = {}
     if "TORCHELASTIC_RUN_ID" in os.environ:
+        if settings.lora_rank:
+            return _wrong("trainer.lora_rank: an adapter is trained by one process", 2)
         from services.trainer.crew import follow, leading
         from services.trainer.ranks import Ranks
 

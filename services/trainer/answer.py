@@ -24,6 +24,8 @@ LOGPROBS_MODE = "processed_logprobs"
 SFT, DPO, KTO = "sft", "dpo", "kto"
 NOT_LINEAR = (SFT, DPO, KTO)
 """The objectives that are no policy gradient: their loss is not linear in an advantage."""
+MIN_LOGPROB, MAX_LOGPROB = -9999.0, 1e-3
+"""vLLM's least, and 0 with some rounding: what lies beyond no engine has sampled."""
 MIN_TEMPERATURE = 0.01
 """Below it vLLM samples at another one, or greedily; the gateway calls that greedy as well."""
 
@@ -256,7 +258,7 @@ def _content_fault(
         return "too_long"
     if min(min(prompt), min(tokens)) < 0 or max(max(prompt), max(tokens)) >= limits.vocabulary:
         return "vocabulary"
-    if not all(math.isfinite(logprob) for logprob in logprobs):
+    if not all(MIN_LOGPROB <= logprob <= MAX_LOGPROB for logprob in logprobs):
         return "logprobs"
     if not MIN_TEMPERATURE <= temperature < math.inf:
         return "temperature"

@@ -23,11 +23,15 @@ class TokenLogp(torch.autograd.Function):
 
     @staticmethod
     def forward(  # type: ignore[override]
-        context: Any, hidden_TD: Tensor, weight_VD: Tensor, target_T: Tensor, temperature_T: Tensor
+        context: Any,
+        hidden_TD: Tensor,
+        weight_VD: Tensor,
+        target_T: Tensor,
+        temperature_T: Tensor,
+        keep: bool,
     ) -> Tensor:
-        """Log-probability of each target, nats."""
+        """Log-probability of each target, nats. ``keep``: what the backward pass needs."""
         logp_T = torch.empty(len(target_T), dtype=torch.float32, device=hidden_TD.device)
-        keep = any(context.needs_input_grad)
         context.chance_TV = None
         for rows in _slices(len(target_T), len(target_T) if keep else ROWS):
             logits_RV = hidden_TD[rows] @ weight_VD.t()
@@ -55,7 +59,7 @@ class TokenLogp(torch.autograd.Function):
             to_hidden_TD = to_logits_TV @ weight_VD
         if context.needs_input_grad[1]:
             to_weight_VD = to_logits_TV.t() @ hidden_TD
-        return to_hidden_TD, to_weight_VD, None, None
+        return to_hidden_TD, to_weight_VD, None, None, None
 
 
 def token_logp(
@@ -63,7 +67,9 @@ def token_logp(
 ) -> Tensor:
     """Log-probability of each target token at its temperature; differentiable in states and
     weight."""
-    result: Tensor = TokenLogp.apply(hidden_TD, weight_VD, target_T, temperature_T)
+    # forward() cannot tell: within it gradients are off, and an input wants one all the same.
+    keep = torch.is_grad_enabled() and (hidden_TD.requires_grad or weight_VD.requires_grad)
+    result: Tensor = TokenLogp.apply(hidden_TD, weight_VD, target_T, temperature_T, keep)
     return result
 
 

@@ -129,8 +129,11 @@ class Learner:
         weight = self._settings.negative_weight
         found = self.baselines.advantages(answers)
         return [
-            # The rejected answer of a pair is no answer for itself.
-            weight * advantage if advantage < 0 and a.objective != DPO else advantage
+            # The rejected answer of a pair is no answer for itself; of a difference both directions
+            # count alike, or a reward that goes up and down again would leave a trace.
+            weight * advantage
+            if advantage < 0 and a.objective != DPO and a.before is None
+            else advantage
             for a, advantage in zip(answers, found, strict=True)
         ]
 
@@ -193,7 +196,7 @@ class Learner:
         for name, master in self.policy.masters.items():
             if f"first.{name}" in state:
                 self._optimizer.state[master] = {
-                    "step": torch.tensor(float(updates)),
+                    "step": torch.tensor(float(updates), device=master.device),
                     "exp_avg": state[f"first.{name}"].to(master.device, copy=True),
                     "exp_avg_sq": state[f"second.{name}"].to(master.device, copy=True),
                 }

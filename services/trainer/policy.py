@@ -87,6 +87,9 @@ class Policy:
         head = model.get_output_embeddings()
         if getattr(head, "bias", None) is not None:
             raise ValueError(f"{folder}: an output head with a bias is not supported")
+        if not _ends_with_its_head(model):
+            kind = model.config.model_type
+            raise ValueError(f"{folder}: a {kind} scales its logits, which is not supported")
         self.vocabulary = len(head.weight)
         """How many token ids there are."""
         if checkpointing:
@@ -236,6 +239,20 @@ def tensor_of(values: Tensor) -> weights.Tensor:
     """A copy of its bfloat16 rounding, as published."""
     rounded = values.detach().to("cpu", torch.bfloat16, copy=True).contiguous()
     return weights.Tensor.of("bfloat16", tuple(values.shape), rounded.view(torch.int16).numpy())
+
+
+@torch.no_grad()
+def _ends_with_its_head(model: Any) -> bool:
+    """Whether the logits are what comes out of the last matrix: nothing scales or caps them."""
+    found: list[Tensor] = []
+    head = model.get_output_embeddings()
+    hook = head.register_forward_hook(lambda module, given, out: found.append(out))
+    try:
+        ids_BL = torch.arange(3, device=model.device)[None]
+        logits = model(input_ids=ids_BL, use_cache=False).logits
+    finally:
+        hook.remove()
+    return len(found) == 1 and torch.equal(found[0].float(), logits.float())
 
 
 def layers_of(model: Any) -> list[Any]:

@@ -83,11 +83,13 @@ class Pool:
             if not (whole and missing and self._waits([answer], now_s)):
                 found.append(Unit([answer]))
         for members in groups.values():
-            size = min(max(answer.group_size for answer in members), self._largest)
-            if not (whole and len(members) < size and self._waits(members, now_s)):
-                members.sort(key=_place)
-                parts = range(0, len(members), self._largest)
-                found += [Unit(members[at : at + self._largest]) for at in parts]
+            missing = len(members) < max(answer.group_size for answer in members)
+            waits = whole and missing and self._waits(members, now_s)
+            members.sort(key=_place)
+            for at in range(0, len(members), self._largest):
+                part = members[at : at + self._largest]
+                if len(part) == self._largest or not waits:
+                    found.append(Unit(part))
         return sorted(found, key=lambda unit: unit.newest, reverse=True)
 
     def _pairs(self, left: dict[str, Answer]) -> list[Unit]:

@@ -51,8 +51,8 @@ class Divergence(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def last_figures(chain: Sequence[ModelUpdate]) -> dict[str, float]:
-    """Those of the last step of a chain's versions; empty before the first."""
-    return next((u.figures for u in reversed(chain) if u.last_step is not None), {})
+    """Those of a chain's last version whose step had sampled answers; empty before the first."""
+    return next((u.figures for u in reversed(chain) if "ess" in u.figures), {})
 
 
 class Routes:

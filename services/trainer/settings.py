@@ -11,6 +11,7 @@ from services.trainer.objectives.names import Estimator, Normalisation, Rewarded
 from tailrace.settings import Common
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
+Decay = Annotated[float, msgspec.Meta(ge=0.0, lt=1.0)]
 Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 PositiveFloat = Annotated[float, msgspec.Meta(gt=0.0)]
 NotNegative = Annotated[float, msgspec.Meta(ge=0.0)]
@@ -76,9 +77,9 @@ class Settings(Common, frozen=True, kw_only=True):
     """How that divergence is estimated; see :mod:`services.trainer.objectives.anchor`."""
     lr: PositiveFloat = 2e-5
     """AdamW's learning rate; constant."""
-    beta1: Share = 0.9
+    beta1: Decay = 0.9
     """AdamW's first-moment decay."""
-    beta2: Share = 0.95
+    beta2: Decay = 0.95
     """AdamW's second-moment decay: short, because a live stream does not stand still."""
     max_grad_norm: PositiveFloat = 1.0
     """Gradients with a longer norm are scaled down to it."""
@@ -178,6 +179,11 @@ class Settings(Common, frozen=True, kw_only=True):
     replay_steps: int = 100
     """Replay at most so many steps after a restart; where the checkpoint is further behind, go on
     from the published weights (``reseeded``)."""
+
+    def __post_init__(self) -> None:
+        if self.lora_rank and self.kl_coefficient:
+            # After a reseed an adapter lies on that version, and nothing holds version 0.
+            raise ValueError("kl_coefficient with lora_rank: an adapter is not anchored")
 
     @property
     def own_dir(self) -> Path:

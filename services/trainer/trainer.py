@@ -229,18 +229,23 @@ class Trainer:
     def _drain(self) -> bool:
         """Train what is there, and leave nothing undecided. Returns whether a step was taken."""
         self._drain_ends = None
-        left = self._intake.take(self._settings.batch_answers, whole=False)
-        if len(left) >= _DRAIN_ANSWERS:
+        stepped = False
+        while left := self._intake.take(self._settings.batch_answers, whole=False):
+            if len(left) < _DRAIN_ANSWERS:
+                self._settle(left, "filtered", "too_few")
+                continue
             self._train(left)
-        else:
-            self._settle(left, "filtered", "too_few")
+            stepped = True
+            if len(self._steps) >= self._settings.publish_steps:
+                self._publish()
         if self._steps or self._intake.undone:
             self._publish()
-        return len(left) >= _DRAIN_ANSWERS
+        return stepped
 
     def _train(self, answers: list[Answer]) -> None:
         self._crash("taken")
         settings = self._settings
+        news = {} if self._steps else self._news  # a version's first Step says them
         number = self._learner.steps + 1
         try:
             figures = self._learner.step(answers, lr=settings.lr)
@@ -249,15 +254,16 @@ class Trainer:
             self._report.skipped(number, answers, error)
             return
         self._crash("stepped")
-        self._intake.divergence = Divergence.of(figures)
+        if "ess" in figures:  # demonstrations alone say nothing of it
+            self._intake.divergence = Divergence.of(figures)
         self._settle(answers, "trained")
         step = step_of(
             settings,
             answers,
-            self._report.whole(figures, self._news),
+            self._report.whole(figures, news),
             number=number,
             version=self._press.next,
-            reseeded="optimizer_reset" in self._news,
+            reseeded="optimizer_reset" in news,
             now_ms=self._wall_ms(),
             processes=self._policy.processes,
         )

@@ -150,3 +150,10 @@ def test_learning_goes_on_from_a_checkpoint_as_if_nothing_had_been(
         whole.learn(step)
         broken.learn(step)
     assert broken.state() == whole.state()
+
+
+def test_what_was_chosen_is_desirable_whatever_its_reward() -> None:
+    baselines = Baselines(decay=0.9)
+    baselines.learn([answer(0.8)])
+    asked = [answer(0.2, objective="kto", below=["i/1"]), answer(0.2, objective="kto")]
+    assert baselines.advantages(asked) == [1.0, pytest.approx(-0.6)]

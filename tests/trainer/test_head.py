@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import random
 
+import pytest
 import torch
 
+from services.trainer import head
 from services.trainer.head import token_logp
 
 
@@ -27,3 +29,23 @@ def test_the_head_is_log_softmax_with_its_gradient() -> None:
     slow_grads = torch.autograd.grad((slow * scale).sum(), (hidden, weight))
     for one, other in zip(fast_grads, slow_grads, strict=True):
         assert torch.allclose(one, other, atol=1e-4)
+
+
+def test_a_pass_without_a_gradient_has_few_logits_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    widest: list[int] = []
+    normalise = head._normalise
+
+    def seen(logits: torch.Tensor, *rest: torch.Tensor) -> None:
+        widest.append(logits.untyped_storage().nbytes() // (4 * logits.shape[1]))
+        normalise(logits, *rest)
+
+    monkeypatch.setattr(head, "_normalise", seen)
+    rows = 2 * head.ROWS
+    weight = torch.randn(5, 3, requires_grad=True)
+    given = (torch.randn(rows, 3), weight, torch.zeros(rows, dtype=torch.long), torch.ones(rows))
+    with torch.no_grad():
+        token_logp(*given)
+    assert max(widest) == head.ROWS
+    widest.clear()
+    token_logp(*given)
+    assert max(widest) == rows

@@ -157,3 +157,12 @@ def test_state_goes_over_into_another_learner(tiny_model: Path) -> None:
     for learner in (one, other):
         learner.step(given, lr=1e-3, objective="cispo")
     assert digest(one.policy.published()) == digest(other.policy.published())
+
+
+def test_a_difference_counts_alike_in_both_directions(tiny_model: Path) -> None:
+    settled = settings(tiny_model, negative_weight=0.0)
+    asked = [answer(0, reward=0.0, before=1.0), answer(1, reward=1.0, before=0.0)]
+    learner = Learner(Policy(tiny_model), settled)
+    assert learner._advantages([*asked, answer(2, reward=-9.0), answer(3, reward=9.0)]) == [
+        *(-1.0, 1.0, 0.0, 9.0)
+    ]

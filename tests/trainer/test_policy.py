@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import GraniteConfig, GraniteForCausalLM
 
 from services.trainer.batch import pack
 from services.trainer.learner import Learner
@@ -50,3 +51,18 @@ def test_with_it_layers_keep_what_comes_in_and_no_more(tiny_model: Path) -> None
     policies = [Policy(tiny_model, compute="float32", checkpointing=c) for c in (False, True)]
     every, few = map(kept_bytes, policies)
     assert few < every / 3
+
+
+def test_a_model_that_scales_its_logits_is_refused(tmp_path: Path) -> None:
+    config = GraniteConfig(
+        vocab_size=64,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        logits_scaling=8.0,
+    )
+    GraniteForCausalLM(config).to(torch.bfloat16).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="a granite scales its logits"):
+        Policy(tmp_path)

@@ -233,3 +233,13 @@ def _record(answer: Answer) -> Any:
 
     place = {"partition": answer.partition, "offset": answer.offset, "time_ms": answer.time_ms}
     return LogRecord(topic="trajectories", key=b"", value=b"", headers={}, **place)
+
+
+def test_the_rest_of_a_group_beyond_a_batch_waits_for_those_that_are_to_come() -> None:
+    reading = Reading(batch_answers=4, batch_wait_s=WAIT_S)
+    for number in range(5):
+        reading.offer(member(number, size=10))
+    assert len(reading.intake.take(8)) == 4
+    assert reading.intake.usable == 0
+    reading.intake.refresh(WAIT_S)
+    assert reading.intake.usable == 1

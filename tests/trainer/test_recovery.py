@@ -133,6 +133,16 @@ def test_other_threads_reseed(mill: Mill) -> None:
     assert mill.audit().ok
 
 
+def test_the_first_step_alone_of_a_version_says_that_it_is_reseeded(mill: Mill) -> None:
+    mill.put(*(trajectory(n) for n in range(32)))
+    run_until(mill, "published", 2)
+    before = len(mill.steps())
+    finish(mill, threads=2, publish_steps=2)
+    later = mill.steps()[before:]
+    assert later[0].version == later[1].version
+    assert [step.reseeded for step in later] == [True, *[False] * (len(later) - 1)]
+
+
 def test_an_objective_that_is_unknown_here_reseeds(
     mill: Mill, monkeypatch: pytest.MonkeyPatch
 ) -> None:

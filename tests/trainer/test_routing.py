@@ -74,3 +74,15 @@ def test_every_kind_is_trained_by_its_objective_and_a_restart_trains_the_same(
         assert lived(other, kills=True, baseline=baseline) == whole
     finally:
         other.close()
+
+
+def test_a_drain_leaves_nothing_of_groups_that_never_became_whole(mill: Mill) -> None:
+    waiting = [trajectory(n, group_id=f"g{n}", group_size=4) for n in range(20)]
+    mill.put(*waiting)
+    trainer = mill.trainer(batch_wait_s=1e6, account_s=1e6)
+    assert not trainer.turn()
+    mill.drain()
+    run(trainer)
+    assert [receipt.outcome for receipt in mill.receipts()] == ["trained"] * 20
+    report = mill.audit()
+    assert report.ok and report.trajectories.in_flight == 0

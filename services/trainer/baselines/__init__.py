@@ -7,6 +7,7 @@
                                   and what its prompt says beyond it  (:mod:`.regression`)
     a compensation                the difference of the two rewards, whatever was expected
     sft, dpo                      1, or -1 for a pair's loser: nothing is expected of these
+    kto, of a preferred answer    1: it was chosen, whatever its reward
 
 Learns only from the inputs of Steps, in Step order, so a replay of the ledger makes the same one;
 :meth:`Baselines.state` goes into the checkpoint. Rewards are finite (the intake's limits), so
@@ -19,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from services.trainer.answer import DPO, SFT, Answer
+from services.trainer.answer import DPO, KTO, SFT, Answer
 from services.trainer.baselines.moving import MovingMeans, batch_means
 from services.trainer.baselines.regression import Regression
 
@@ -57,7 +58,7 @@ class Baselines:
         ):
             if answer.before is not None:
                 found[i] = answer.reward - answer.before
-            elif objective == SFT:
+            elif objective == SFT or (objective == KTO and answer.below):
                 found[i] = 1.0
             elif objective == DPO:  # the winner of a pair comes first
                 found[i] = -1.0 if in_pairs % 2 else 1.0
