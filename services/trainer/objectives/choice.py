@@ -34,8 +34,9 @@ def loss_of(objective: str, tokens: Tokens, mask_T: Tensor, settings: Settings) 
     if objective == "cispo":
         return policy_gradient.cispo(*known, ratio_max=s.ratio_max)
     if objective == "ppo":
-        bounds = {"clip_low": s.clip_low, "clip_high": s.clip_high, "dual_clip": s.dual_clip}
-        return policy_gradient.ppo(*known, **bounds)
+        return policy_gradient.ppo(
+            *known, clip_low=s.clip_low, clip_high=s.clip_high, dual_clip=s.dual_clip
+        )
     if objective == "reinforce":
         return policy_gradient.reinforce(*known)
     if objective == "tis":
@@ -47,8 +48,13 @@ def loss_of(objective: str, tokens: Tokens, mask_T: Tensor, settings: Settings) 
     if objective == "gspo":
         return corrected.gspo(*known, answer_T, clip_low=s.gspo_low, clip_high=s.gspo_high)
     if objective == "decoupled":
-        bounds = {"clip_low": s.clip_low, "clip_high": s.clip_high, "weight_max": s.proximal_max}
-        return corrected.decoupled(*known, tokens.age_T, **bounds)
+        return corrected.decoupled(
+            *known,
+            tokens.age_T,
+            clip_low=s.clip_low,
+            clip_high=s.clip_high,
+            weight_max=s.proximal_max,
+        )
     if objective == "dpo":
         return preference.dpo(*known, answer_T, tokens.rival_T, beta=s.dpo_beta)
     if objective == "kto":
