@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 import contextlib
 from datetime import timedelta
-import os
 from pathlib import Path
 from typing import Any, TypeVar
 import warnings
@@ -26,7 +25,7 @@ import msgspec
 import torch
 from torch import Tensor
 import torch.distributed as dist
-from torch.distributed import checkpoint
+from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -56,9 +55,9 @@ class Ranks:
         """Meet the other processes, by the environment that torchrun makes. Raises where there is
         none, or where they do not come."""
         kind = torch.device(device).type
-        if kind == "cuda":
-            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         dist.init_process_group("nccl" if kind == "cuda" else "gloo", timeout=_TIMEOUT)
+        if kind == "cuda":
+            torch.cuda.set_device(dist.get_node_local_rank())
         word = dist.new_group(backend="gloo", timeout=_SILENCE)
         return cls(init_device_mesh(kind, (dist.get_world_size(),)), word)
 
@@ -179,7 +178,7 @@ class ShardedPolicy(Policy):
 def save(learner: Learner, folder: Path) -> None:
     """Masters and moments, each process its part; all call it."""
     with _alone_or_not() as alone:
-        checkpoint.save(_state(learner), checkpoint_id=folder, no_dist=alone)
+        state_dict_saver.save(_state(learner), checkpoint_id=folder, no_dist=alone)
 
 
 def load(learner: Learner, folder: Path, updates: int) -> None:
@@ -190,7 +189,7 @@ def load(learner: Learner, folder: Path, updates: int) -> None:
         for moment in ("first", "second"):
             state.setdefault(f"{moment}.{name}", _like(parameter, torch.zeros_like(master)))
     with _alone_or_not() as alone:
-        checkpoint.load(state, checkpoint_id=folder, no_dist=alone)
+        state_dict_loader.load(state, checkpoint_id=folder, no_dist=alone)
     found = {k: v.to_local() if isinstance(v, DTensor) else v for k, v in state.items()}
     learner.load_masters(found)
     learner.load_moments(found, updates)

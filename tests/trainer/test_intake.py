@@ -18,7 +18,6 @@ from services.trainer.records import receipt_of
 from services.trainer.settings import Settings
 from tailrace.events import StepInput, Trajectory, VersionSpan
 from tailrace.log.base import LogRecord
-from tailrace.packing import pack_logprobs
 from tests.trainer.traffic import MODEL, TIME_MS, trajectory
 
 LIMITS = Limits(model=MODEL, vocabulary=512, max_tokens=64, max_reward=10.0)
@@ -100,16 +99,6 @@ def test_what_becomes_of_one_record(fields: dict[str, Any], expected: Any) -> No
     reading = Reading()
     assert reading.outcome(trajectory(1, **fields)) == expected
     assert reading.intake.usable == (expected is None)
-
-
-@pytest.mark.parametrize("logprob", [-1e4, 0.01, float("-inf"), float("nan")])
-def test_logprobs_that_no_engine_has_sampled_are_untrainable(logprob: float) -> None:
-    content = trajectory(1).content
-    assert content is not None and content.token_ids is not None
-    count = len(content.token_ids) // 4
-    spoiled = pack_logprobs([logprob] + [-1.0] * (count - 1))
-    event = trajectory(1, content=msgspec.structs.replace(content, logprobs=spoiled))
-    assert Reading().outcome(event) == ("untrainable", "logprobs")
 
 
 def test_what_cannot_be_read_is_untrainable() -> None:
