@@ -36,7 +36,7 @@ CACHE_DIR = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ta
 ANSWERS = 48
 TEMPERATURE = 0.7
 PLAIN_ANSWERS = 16
-"""Rows of one plain pass. All 48 at once take no less time here, and gigabytes of logits."""
+"""Rows of one plain pass: logits of all 48 at once are gigabytes."""
 WARM = 2
 
 
