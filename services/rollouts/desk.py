@@ -172,6 +172,8 @@ class Desk:
     def drop(self, number: int, now_ms: int) -> None:
         """Give a group up. Its number is not used again."""
         del self.open[number]
+        if now_ms < self._resume_ms:
+            return  # of the same trouble as the one that made the pause
         pause_ms = _PAUSES_MS[min(self._drops, len(_PAUSES_MS) - 1)]
         self._drops, self._resume_ms = self._drops + 1, now_ms + pause_ms
 

@@ -190,7 +190,9 @@ class Rollouts:
             self._asked[ask].add_done_callback(functools.partial(self._over, ask))
 
     def _over(self, ask: Ask, done: asyncio.Task[None]) -> None:
-        del self._asked[ask]
+        # The desk may have given it out again since this one failed: then that one has the place.
+        if self._asked.get(ask) is done:
+            del self._asked[ask]
         if done.cancelled():
             self._desk.returned(ask)
         else:

@@ -138,6 +138,17 @@ def test_drops_in_a_row_hold_new_groups_up(tmp_path: Path) -> None:
         at_ms += 1
 
 
+def test_groups_that_drop_together_make_one_pause(tmp_path: Path) -> None:
+    desk = a_desk(a_benchmark(tmp_path / "sums"), slots=36)
+    desk.read("e", IDLE, NOW_MS)
+    for number in sorted({ask.number for ask in desk.asks(NOW_MS)}):
+        desk.drop(number, NOW_MS)
+    for ask in desk.yields():
+        desk.returned(ask)
+    desk.read("e", IDLE, NOW_MS + 1_000)
+    assert desk.asks(NOW_MS + 1_000)
+
+
 ACTIONS = st.lists(
     st.tuples(
         st.sampled_from(

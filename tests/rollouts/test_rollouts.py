@@ -134,6 +134,28 @@ def test_an_answer_that_fails_is_asked_again(stage: Stage, engine: FakeEngine) -
     assert counted("retries_total", engine="engine-0", reason="engine_error") - before == 2
 
 
+def test_many_that_fail_together_are_each_asked_again_once(
+    tmp_path: Path, engine: FakeEngine, url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    tasks = [write(tmp_path / "sums", [line(3)])]
+    stage = Stage(tmp_path, MemoryLog(), url, tasks, share=1.0, max_num_seqs=32)
+    with stage.running():
+        for failing in (True, True, False):
+            engine.gate.clear()
+            wait_until(lambda: engine.at_once == 32 or stage.errors, "a full engine")
+            engine.failing = failing
+            asked = len(engine.asked)
+            engine.gate.set()
+            wait_until(lambda before=asked: len(engine.asked) >= before + 32, "those again")
+        # What is in flight can still be broken off.
+        engine.gate.clear()
+        wait_until(lambda: engine.at_once == 32 or stage.errors, "a full engine")
+        engine.live, engine.waiting = 32, 32
+        wait_until(lambda: engine.at_once == 0 or stage.errors, "that they left")
+    assert not stage.errors
+    assert not [record for record in caplog.records if record.name == "asyncio"]
+
+
 CASES: dict[str, tuple[dict[str, Any], str]] = {
     "refused": ({"statuses": [400]}, 'kind = "number"\n'),
     "unknown_version": ({"version": "default"}, 'kind = "number"\n'),
