@@ -96,7 +96,7 @@ def slow_loss(learner: Learner, given: Sequence[Answer], names: Sequence[str]) -
         elif name == "kto":
             sign = 1.0 if advantage > 0 else -1.0
             loss = 1.0 - torch.sigmoid(0.1 * sign * (moved[i] - sum(kls) / len(kls)))
-            loss = loss if advantage else loss * 0.0
+            loss = loss * abs(advantage)
         elif name == "sft":
             loss = -logp_T.sum() / size
         else:

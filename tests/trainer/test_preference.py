@@ -70,17 +70,16 @@ def test_a_preference_that_is_won_pulls_no_more() -> None:
     assert float(sides[0].abs().max()) < 1e-9 < float(sides[1].abs().max())
 
 
-@pytest.mark.parametrize("negative_weight", [1.0, 0.25])
-def test_kto_is_its_reference_and_its_gradient_is_that_of_its_value(
-    negative_weight: float,
-) -> None:
-    bounds = {"reference_kl": 0.4, "beta": 0.3, "negative_weight": negative_weight}
-    given = signed(2)
+@pytest.mark.parametrize("size", [1.0, 0.25])
+def test_kto_is_its_reference_and_its_gradient_is_that_of_its_value(size: float) -> None:
+    bounds = {"reference_kl": 0.4, "beta": 0.3}
+    logp_T, behaviour_T, sign_T, mask_T = signed(2)
+    given = (logp_T, behaviour_T, sign_T * size, mask_T)
     loss_T, _ = preference.kto(*given, ANSWER_T, **bounds)
     for number, found in by_answer(loss_T).items():
         sign = SIGN_A[number]
         inside = 0.3 * sign * (log_ratio(given, number) - 0.4)
-        expected = (1.0 - 1.0 / (1.0 + math.exp(-inside))) * (1.0 if sign > 0 else negative_weight)
+        expected = (1.0 - 1.0 / (1.0 + math.exp(-inside))) * size
         counted = any(r[3] for r in answer_rows(given, number))
         assert found == pytest.approx(expected if counted else 0.0)
     logp_T, *rest = given
@@ -93,7 +92,7 @@ def test_kto_learns_nothing_from_an_answer_without_signal() -> None:
     logp_T, behaviour_T, _, mask_T = signed()
     loss_T, _ = preference.kto(
         *(logp_T, behaviour_T, torch.zeros_like(logp_T), mask_T, ANSWER_T),
-        **{"reference_kl": 0.0, "beta": 0.1, "negative_weight": 1.0},
+        **{"reference_kl": 0.0, "beta": 0.1},
     )
     assert not loss_T.any()
 

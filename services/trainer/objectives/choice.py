@@ -63,7 +63,6 @@ def loss_of(objective: str, tokens: Tokens, mask_T: Tensor, settings: Settings) 
             answer_T,
             reference_kl=tokens.reference_kl,
             beta=s.kto_beta,
-            negative_weight=s.negative_weight,
         )
     if objective == "sft":
         return preference.sft(*known)

@@ -49,20 +49,19 @@ def kto(
     *,
     reference_kl: float,
     beta: float,
-    negative_weight: float,
 ) -> Loss:
-    """KTO (Ethayarajh et al. 2024, arXiv 2402.01306, eq. 8): ``weight (1 - sigmoid(beta (log-ratio
-    - z)))`` of a desirable answer, with the sign turned of an undesirable one; z is the divergence
+    """KTO (Ethayarajh et al. 2024, arXiv 2402.01306, eq. 8): ``|A| (1 - sigmoid(beta (log-ratio -
+    z)))`` of a desirable answer, with the sign turned of an undesirable one; z is the divergence
     from the reference, a constant.
 
-    Desirable is what has a positive advantage; one of 0 has no loss. ``negative_weight`` is that of
-    the undesirable, 1 of the others.
+    Desirable is what has a positive advantage. Its size is the answer's weight: the paper wants the
+    weights of both sides to add up alike, and advantages do, whatever share is liked. (Where one in
+    five is, weights of 1 mostly push away, and nothing is learnt: ``docs/learning.md``.)
     """
     log_ratio_T, count_T = log_ratio_of(logp_T, behaviour_T, mask_T, answer_T)
     sign_T = torch.sign(advantage_T)
-    weight_T = torch.where(sign_T < 0, negative_weight, 1.0) * sign_T.abs()
     value_T = torch.sigmoid(beta * sign_T * (log_ratio_T - reference_kl))
-    return weight_T * (1.0 - value_T) * mask_T / count_T, torch.zeros_like(mask_T)
+    return advantage_T.abs() * (1.0 - value_T) * mask_T / count_T, torch.zeros_like(mask_T)
 
 
 def kl_of(logp_T: Tensor, behaviour_T: Tensor, mask_T: Tensor) -> Tensor:
