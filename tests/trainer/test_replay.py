@@ -216,7 +216,7 @@ def test_over_a_trainer_that_took_moments_from_a_checkpoint(mill: Mill) -> None:
     run(trainer)
     mill.lose(trainer)
     mill.put(*(sampled(n, 3) for n in range(40, 48)))
-    trainer = mill.trainer(threads=2)
+    trainer = mill.trainer(replay_steps=0)
     assert trainer.recovery.reseeded and not trainer.recovery.optimizer_reset
     run(trainer)
     assert mill.steps()[-1].reseeded and mill.steps()[-1].figures["reseeded_from"] == 2.0
