@@ -39,7 +39,7 @@ def of_group(
     """All of a whole group, each sample's three together, in the samples' order."""
     session = session_of(tenant, identity, group.number)
     benchmark, task = group.item.benchmark, group.item.task
-    mark = benchmark.verifier.mark()
+    mark = benchmark.verifier.mark
     found: list[events.Prompt | events.Output | events.Feedback] = []
     for sample, (answer, score) in enumerate(zip(group.answers, scores, strict=True)):
         assert answer is not None, "the group is not whole"

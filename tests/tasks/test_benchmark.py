@@ -32,10 +32,23 @@ def test_its_mark_is_its_meaning(tmp_path: Path) -> None:
     def mark(verifier: str, code: str = "def reward(**more): ...\n") -> str:
         folder = write(tmp_path / f"m{len(list(tmp_path.iterdir()))}", [line(1)], verifier)
         (folder / "verifier.py").write_text(code)
-        return load(folder).verifier.mark()
+        return load(folder).verifier.mark
 
     assert mark(SUMS) == mark("# said otherwise\n" + SUMS) != mark(SUMS + "tolerance = 0.1\n")
     assert mark(FUNCTION) == mark(FUNCTION) != mark(FUNCTION, "def reward(): ...\n")
+
+
+def test_its_mark_is_of_what_was_read(tmp_path: Path) -> None:
+    code = tmp_path / "sums" / "verifier.py"
+    code.parent.mkdir()
+    code.write_text("def reward(**more): ...\n")
+    one = load(write(code.parent, [line(1)], FUNCTION))
+    before = one.verifier.mark
+    assert len(before) == 12
+    code.write_text("def reward(): ...\n")
+    assert one.verifier.mark == before != load(code.parent).verifier.mark
+    code.unlink()
+    assert one.verifier.mark == before
 
 
 WRONG: dict[str, tuple[Any, str, str]] = {
@@ -73,6 +86,7 @@ WRONG: dict[str, tuple[Any, str, str]] = {
     "no file": ([line(1)], FUNCTION, "verifier.py: No such file"),
     "no function": ([line(1)], FUNCTION + 'file = "other.py"\n', "no 'reward'"),
     "no Python": ([line(1)], FUNCTION + 'file = "broken.py"\n', "broken.py"),
+    "a mark": ([line(1)], SUMS + 'mark = "a"\n', "mark: nothing that kind = 'number' has"),
     "no time": ([line(1)], FUNCTION + "timeout_s = 0.0\n", "timeout_s: must be"),
 }
 

@@ -54,18 +54,14 @@ class Verifier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     file: str = "verifier.py"
     function: str = "reward"
     timeout_s: float = 5.0
+    mark: str = ""
+    """12 hex digits that stand for all of it, the Python file's bytes included, as :func:`load`
+    found it: what is edited later is of no account."""
 
     @property
     def needs_expected(self) -> bool:
         """Whether a task without ``expected`` makes no sense."""
         return self.kind in ("exact", "number") or (self.kind == "regex" and self.pattern is None)
-
-    def mark(self) -> str:
-        """12 hex digits that stand for what it says, the Python file's bytes included."""
-        body = msgspec.json.encode(msgspec.structs.replace(self, file=""), order="sorted")
-        if self.kind == "function":
-            body += Path(self.file).read_bytes()
-        return hashlib.sha256(body).hexdigest()[:12]
 
 
 def load(folder: Path) -> Verifier:
@@ -86,11 +82,20 @@ def load(folder: Path) -> Verifier:
     for key in document:
         if key not in _COMMON | _KEYS[verifier.kind]:
             raise SettingsError(f"{file}: {key}: nothing that kind = {verifier.kind!r} has")
-    _check(file, verifier)
-    return msgspec.structs.replace(verifier, file=str((folder / verifier.file).absolute()))
+    code = _check(file, verifier)
+    path = str((folder / verifier.file).absolute())
+    return msgspec.structs.replace(verifier, file=path, mark=_mark(verifier, code))
 
 
-def _check(file: Path, verifier: Verifier) -> None:
+def _mark(verifier: Verifier, code: bytes) -> str:
+    told = msgspec.to_builtins(verifier) | {"file": ""}
+    del told["mark"]
+    return hashlib.sha256(msgspec.json.encode(told, order="sorted") + code).hexdigest()[:12]
+
+
+def _check(file: Path, verifier: Verifier) -> bytes:
+    """The Python file, where it has one."""
+
     def wrong(key: str, why: str) -> SettingsError:
         return SettingsError(f"{file}: {key}: {why}")
 
@@ -110,21 +115,24 @@ def _check(file: Path, verifier: Verifier) -> None:
     if verifier.kind == "function":
         if not 0.01 <= verifier.timeout_s <= 3600:
             raise wrong("timeout_s", "must be between 0.01 and 3600")
-        _check_code(file, verifier)
+        return _code(file, verifier)
+    return b""
 
 
-def _check_code(file: Path, verifier: Verifier) -> None:
-    code = file.parent / verifier.file
+def _code(file: Path, verifier: Verifier) -> bytes:
+    path = file.parent / verifier.file
     try:
-        tree = ast.parse(code.read_bytes(), str(code))
+        code = path.read_bytes()
+        tree = ast.parse(code, str(path))
     except OSError as error:
-        raise SettingsError(f"{file}: file: {code}: {error.strerror}") from None
+        raise SettingsError(f"{file}: file: {path}: {error.strerror}") from None
     except (SyntaxError, ValueError) as error:
-        raise SettingsError(f"{file}: file: {code}: {error}") from None
+        raise SettingsError(f"{file}: file: {path}: {error}") from None
     functions = {
         node.name
         for node in ast.walk(tree)
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     }
     if verifier.function not in functions:
-        raise SettingsError(f"{file}: function: {code} has no {verifier.function!r}")
+        raise SettingsError(f"{file}: function: {path} has no {verifier.function!r}")
+    return code
