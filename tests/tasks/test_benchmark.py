@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,20 @@ def test_a_folder_is_read_as_it_is_written(tmp_path: Path) -> None:
     (held,) = one.split("heldout")
     assert (held.asked, held.expected) == ("2 + 1 =", 3)
     assert one.tasks[0].asked == [{"role": "user", "content": "What is 1 + 1?"}]
+
+
+def test_only_a_line_feed_ends_a_line(tmp_path: Path) -> None:
+    folder = write(tmp_path / "sums", [])
+    prompts = ["2 + 1 =\u2028", "3 + 1 =\u0085", "4\u2029 + 1 ="]
+    lines = [
+        json.dumps({"id": f"t{n}", "prompt": prompt, "expected": 3}, ensure_ascii=False)
+        for n, prompt in enumerate(prompts)
+    ]
+    (folder / "tasks.jsonl").write_bytes("\r\n".join(lines).encode())
+    assert [task.prompt for task in load(folder).tasks] == prompts
+    (folder / "tasks.jsonl").write_bytes("\n".join([*lines, "{"]).encode())
+    with pytest.raises(SettingsError, match=r"tasks.jsonl:4: "):
+        load(folder)
 
 
 def test_its_mark_is_its_meaning(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ A line of ``tasks.jsonl`` is one task::
 
 ``prompt`` is plain text, ``messages`` a chat; ``columns`` (an object) is for a Python verifier,
 which gets each as an argument of its own. The folder's name is the benchmark's. No task is in both
-halves.
+halves. Lines end with a line feed; other separators of lines are text like any.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def load(folder: Path) -> Benchmark:
     verifier = verifiers.load(folder)
     file = folder / FILE
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8").split("\n")
     except OSError as error:
         raise SettingsError(f"{file}: {error.strerror}") from None
     except UnicodeDecodeError as error:
