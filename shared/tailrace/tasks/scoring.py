@@ -1,8 +1,9 @@
 """Scores of answers to tasks. In: replies. Out: for each a finite score, or a reason for none.
 
-Built-in verifiers are pure and give 0 to 1; patterns are RE2's, matched in time linear in the text,
-which is cut to :data:`MAX_CHARACTERS`. A Python verifier runs in a process of its own
-(:mod:`.function`) and may give any number. Made by ``services.rollouts`` and ``tailrace eval``.
+Built-in verifiers are pure and give 0 to 1; patterns are RE2's, matched in time linear in the text.
+A text longer than :data:`MAX_CHARACTERS` they give no score, for the reason ``too_long``. A Python
+verifier runs in a process of its own (:mod:`.function`) and may give any number. Made by
+``services.rollouts`` and ``tailrace eval``.
 """
 
 from __future__ import annotations
