@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
@@ -31,7 +32,7 @@ class Settings(Common, frozen=True, kw_only=True):
     """Answers to one task that make a group."""
     temperature: float = 1.0
     """Of the sampling; nothing else reshapes the distribution."""
-    priority: int | None = None
+    priority: Annotated[int, msgspec.Meta(ge=1)] | None = None
     """Of our requests where vLLM runs with ``--scheduling-policy priority``: above 0, so that live
     ones (0) go first. None: vLLM schedules by arrival, and refuses any other."""
     tenant: str = "default"

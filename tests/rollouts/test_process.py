@@ -51,6 +51,8 @@ WRONG = {
     'tasks = ["a"]\nshare = 0': "rollouts.share: must be between",
     'tasks = ["a"]\ngroup_size = 1': "rollouts.group_size",
     'tasks = ["a"]\ntoken_ms = 0': "rollouts.token_ms",
+    'tasks = ["a"]\npriority = 0': r"rollouts: .*>= 1.*\$\.priority",
+    'tasks = ["a"]\npriority = -10': r"rollouts: .*>= 1.*\$\.priority",
     'tasks = ["a"]\ntenant = "A"': "rollouts.tenant",
     'tasks = ["a"]\nengines = {}': "rollouts.engines: name an engine",
     'tasks = ["a"]\nengines = { e = "127.0.0.1" }': "rollouts.engines.e",
@@ -61,8 +63,8 @@ WRONG = {
 def test_a_wrong_setting_names_its_key(tmp_path: Path, text: str) -> None:
     file = tmp_path / "settings.toml"
     file.write_text(f"[rollouts]\n{text}\n")
-    settings = load(Settings, "rollouts", {}, file)
     with pytest.raises(ValueError, match=WRONG[text]):
+        settings = load(Settings, "rollouts", {}, file)
         settings.check()
         benchmark.load_all(settings.tasks)
 
