@@ -7,7 +7,8 @@ TailraceError
 ├── LogError             the broker refused or did not answer in time
 │   ├── Broken           this producer will never append again; a new one may
 │   │   └── Fenced       another producer took over this transactional id
-│   └── TooLarge         no record of this size is ever taken
+│   ├── TooLarge         no record of this size is ever taken
+│   └── MissingTopic     no topic has this name
 └── UpdateRefused        a model update that does not verify
 """
 
@@ -52,6 +53,10 @@ class Fenced(Broken):
 
 class TooLarge(LogError):
     """The record is larger than the log takes: sending it again is of no use."""
+
+
+class MissingTopic(LogError):
+    """The log answered, and has no topic of this name."""
 
 
 class UpdateRefused(TailraceError):

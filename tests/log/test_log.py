@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tailrace.errors import LogError
+from tailrace.errors import LogError, MissingTopic
 from tailrace.log.base import Position
 from tailrace.partition import partition_of
 from tailrace.topics import DEAD_LETTERS, MAX_RECORD_BYTES, named
@@ -209,7 +209,7 @@ def test_a_record_above_the_limit_is_refused_at_once(room):
 
 def test_a_topic_that_is_not_there(room):
     for ask in (room.log.partitions, room.log.starts, room.log.ends):
-        with pytest.raises(LogError):
+        with pytest.raises(MissingTopic):
             ask(room.prefix + "nowhere")
 
 

@@ -116,7 +116,7 @@ class Log(Protocol):
         """Make the topics that are not there yet."""
 
     def partitions(self, topic: str) -> int:
-        """How many partitions a topic has. Raises LogError when it is not there."""
+        """How many partitions a topic has. Raises MissingTopic; so do the three after it."""
 
     def starts(self, topic: str) -> dict[int, int]:
         """Low watermark of each partition."""

@@ -14,7 +14,7 @@ import uuid
 import confluent_kafka as ck
 from confluent_kafka import admin
 
-from tailrace.errors import LogError
+from tailrace.errors import LogError, MissingTopic
 from tailrace.log.base import LogRecord
 from tailrace.log.kafka_errors import REQUEST_TIMEOUT_S, error_of, refuse, report
 from tailrace.log.kafka_producer import KafkaProducer
@@ -87,7 +87,8 @@ class KafkaLog:
         except ck.KafkaException as error:
             refuse(error, topic)
         if metadata.error is not None:
-            raise LogError(f"{topic}: {metadata.error}")
+            missing = metadata.error.code() == ck.KafkaError.UNKNOWN_TOPIC_OR_PART
+            raise (MissingTopic if missing else LogError)(f"{topic}: {metadata.error}")
         return len(metadata.partitions)
 
     def starts(self, topic: str) -> dict[int, int]:

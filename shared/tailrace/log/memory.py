@@ -14,7 +14,7 @@ import time
 
 import msgspec
 
-from tailrace.errors import Fenced, LogError, TooLarge
+from tailrace.errors import Fenced, LogError, MissingTopic, TooLarge
 from tailrace.log.base import Headers, LogRecord, Position
 from tailrace.partition import partition_of
 from tailrace.topics import MAX_RECORD_BYTES, Topic, named
@@ -115,7 +115,7 @@ class MemoryLog:
         try:
             return self._topics[topic]
         except KeyError:
-            raise LogError(f"unknown topic {topic!r}") from None
+            raise MissingTopic(f"unknown topic {topic!r}") from None
 
 
 class MemoryProducer:
