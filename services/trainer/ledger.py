@@ -1,6 +1,6 @@
 """One model's history as the log has it: Steps, their inputs, decided ids, weights.
 
-Reads, writes nothing. Asked by :mod:`services.trainer.recovery`.
+Reads, writes nothing. Asked by :mod:`services.trainer.recovery` and by replays.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tailrace.weights.tensors import Tensors
 from tailrace.wire import Wire
 
 _log = logging.getLogger(__name__)
-_CLOCK_SLACK_MS = 600_000
+CLOCK_SLACK_MS = 600_000
 """By how much a trainer's clock may be ahead of the broker's."""
 
 
@@ -63,7 +63,7 @@ class Ledger:
         if not numbers:
             return found
         topic = named(topics.STEPS, self.settings.prefix)
-        since_ms = min(u.created_ms for u in versions) - _CLOCK_SLACK_MS
+        since_ms = min(u.created_ms for u in versions) - CLOCK_SLACK_MS
         starts = self._log.offsets_at(topic, max(0, since_ms))
         for record in read_all(self._log, topic, starts=starts, committed_only=True):
             try:
@@ -121,10 +121,10 @@ class Ledger:
             since_ms, versions = head.created_ms - horizon_ms, {u.version for u in chain}
             for r in head.ranges:
                 # What is older than the oldest receipt read must not come in again.
-                known.saw(r.partition, head.created_ms - _CLOCK_SLACK_MS)
+                known.saw(r.partition, head.created_ms - CLOCK_SLACK_MS)
         revisions: dict[Place, str] = {}
         topic = named(topics.RECEIPTS, self.settings.prefix)
-        starts = self._log.offsets_at(topic, max(0, since_ms - _CLOCK_SLACK_MS))
+        starts = self._log.offsets_at(topic, max(0, since_ms - CLOCK_SLACK_MS))
         for record in read_all(self._log, topic, starts=starts, committed_only=True):
             try:
                 receipt = self._decoder.decode(record)
@@ -151,18 +151,24 @@ class Ledger:
                 known.trained([_as_input(record, trajectory, reward)])
 
     def _trajectories(self, places: Collection[Place]) -> Iterator[tuple[LogRecord, Trajectory]]:
-        """Those of them that are there and can be read, each partition's in order."""
-        topic = named(topics.TRAJECTORIES, self.settings.prefix)
-        starts, ends = _bounds(places)
-        for record in read_all(self._log, topic, starts=starts, ends=ends) if places else ():
-            if (record.partition, record.offset) not in places:
-                continue
-            try:
-                trajectory = self._decoder.decode(record)
-            except InvalidRecord:
-                continue
-            assert isinstance(trajectory, Trajectory)
-            yield record, trajectory
+        return trajectories(self._log, self._decoder, self.settings.prefix, places)
+
+
+def trajectories(
+    log: Log, decoder: Decoder, prefix: str, places: Collection[Place]
+) -> Iterator[tuple[LogRecord, Trajectory]]:
+    """Those at these places that are there and can be read, each partition's in order."""
+    topic = named(topics.TRAJECTORIES, prefix)
+    starts, ends = _bounds(places)
+    for record in read_all(log, topic, starts=starts, ends=ends) if places else ():
+        if (record.partition, record.offset) not in places:
+            continue
+        try:
+            trajectory = decoder.decode(record)
+        except InvalidRecord:
+            continue
+        assert isinstance(trajectory, Trajectory)
+        yield record, trajectory
 
 
 def _as_input(record: LogRecord, trajectory: Trajectory, reward: float | None) -> StepInput:

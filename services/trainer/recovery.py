@@ -172,7 +172,7 @@ def _replay(chain: Sequence[ModelUpdate], start: Start, ledger: Ledger, learner:
         if digest(learner.policy.published()) != meta.digest:
             why = f"the checkpoint of version {begin} rounds to another digest"
             raise NoReplay("checkpoint", why, begin)
-        _moments(learner, start)
+        restore(learner, meta, start.state)
         learner.steps = meta.step
     for update in later:
         for step in start.steps.get(update.version, []):
@@ -213,14 +213,20 @@ def _take(learner: Learner, weights: Tensors, start: Start | None = None) -> Non
         learner.policy.load(weights)
     except ValueError as error:
         raise SettingsError(f"trainer.model_dir: {error}") from None
-    _moments(learner, start)
+    if start is None:
+        restore(learner)
+    else:
+        restore(learner, start.meta, start.state)
     if isinstance(learner.policy, LoraPolicy):  # what they were of is in the weights now
         learner.load_moments({}, 0)
 
 
-def _moments(learner: Learner, start: Start | None) -> None:
-    meta = None if start is None else start.meta
-    learner.load_moments(start.state if start else {}, meta.updates if meta else 0)
+def restore(
+    learner: Learner, meta: Meta | None = None, state: dict[str, torch.Tensor] | None = None
+) -> None:
+    """Moments and baseline of a checkpoint, or, without one, of an optimizer that has seen
+    nothing."""
+    learner.load_moments(state or {}, meta.updates if meta else 0)
     learner.baselines.load({} if meta is None else meta.baselines)
 
 

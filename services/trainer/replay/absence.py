@@ -9,13 +9,11 @@ from collections.abc import Sequence
 
 from services.trainer.account import Place
 from services.trainer.answer import DPO
+from services.trainer.ledger import trajectories
 from services.trainer.settings import Settings
-from tailrace import topics
-from tailrace.errors import InvalidRecord
-from tailrace.events import Step, Trajectory
+from tailrace.events import Step
 from tailrace.log.base import Log
-from tailrace.stream import Decoder, read_all
-from tailrace.topics import named
+from tailrace.stream import Decoder
 from tailrace.wire import Wire
 
 
@@ -30,26 +28,12 @@ def absent(
     if not names:
         return set()
     places = {(i.partition, i.offset) for step in steps for i in step.inputs}
-    topic = named(topics.TRAJECTORIES, settings.prefix)
-    starts: dict[int, int] = {}
-    ends: dict[int, int] = {}
-    for partition, offset in places:
-        starts[partition] = min(offset, starts.get(partition, offset))
-        ends[partition] = max(offset + 1, ends.get(partition, 0))
     decoder = Decoder(log, wire, prefix=settings.prefix)
     found: dict[Place, set[str]] = {}
-    for record in read_all(log, topic, starts=starts, ends=ends):
-        place = (record.partition, record.offset)
-        if place not in places:
-            continue
-        try:
-            trajectory = decoder.decode(record)
-        except InvalidRecord:
-            continue
-        assert isinstance(trajectory, Trajectory)
+    for record, trajectory in trajectories(log, decoder, settings.prefix, places):
         meant = {trajectory.interaction_id, trajectory.user} & {*names}
         if meant:
-            found[place] = {name for name in meant if name is not None}
+            found[record.partition, record.offset] = {name for name in meant if name is not None}
     unknown = [name for name in names if not any(name in whose for whose in found.values())]
     if unknown:
         raise ValueError(

@@ -17,7 +17,8 @@ from torch import Tensor
 from services.trainer.learner import Learner
 from services.trainer.ledger import NoReplay
 from services.trainer.lora import LoraPolicy
-from services.trainer.replay.origin import Origin, restore, source
+from services.trainer.recovery import restore
+from services.trainer.replay.origin import Origin, source
 from tailrace.events import Step
 
 

@@ -15,11 +15,11 @@ from typing import Literal
 import msgspec
 import torch
 
-from services.trainer import recovery
 from services.trainer.checkpoint import Checkpoints, Meta
 from services.trainer.learner import Learner
 from services.trainer.ledger import Ledger
 from services.trainer.published import Published
+from services.trainer.recovery import restore
 from tailrace.errors import UpdateRefused
 from tailrace.events import ModelUpdate, Step
 from tailrace.weights.tensors import digest
@@ -80,14 +80,6 @@ def placed(way: Way, learner: Learner, published: Published) -> Origin:
             continue
         return origin
     raise ValueError("; ".join(wrong) or "no checkpoint, and the log does not reach back to one")
-
-
-def restore(
-    learner: Learner, meta: Meta | None = None, state: dict[str, torch.Tensor] | None = None
-) -> None:
-    """Moments and baseline of a checkpoint, or, without one, of an optimizer that has seen
-    nothing: as a trainer that starts does it."""
-    recovery._moments(learner, recovery.Start(meta=meta, state=state or {}, steps={}))
 
 
 def source(step: Step) -> int | None:
