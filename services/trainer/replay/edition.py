@@ -14,10 +14,11 @@ import msgspec
 
 from services.trainer.account import Place
 from services.trainer.canary import CanaryLine
+from services.trainer.ledger import CLOCK_SLACK_MS
 from services.trainer.policy import Policy
 from services.trainer.settings import Settings
-from tailrace import topics, versions
-from tailrace.errors import InvalidRecord, LogError
+from tailrace import topics
+from tailrace.errors import InvalidRecord, MissingTopic
 from tailrace.events import ModelUpdate, Range, Receipt, Step
 from tailrace.log.base import Log
 from tailrace.stream import Decoder, publish_schemas, read_all
@@ -28,8 +29,6 @@ from tailrace.weights.tensors import Tensors, digest, digest_files
 from tailrace.weights.trust import Signer
 from tailrace.wire import Wire
 
-_CLOCK_SLACK_MS = 600_000
-"""By how much a trainer's clock may be ahead of the broker's."""
 Keyed = tuple[str, Receipt]
 """A receipt and its session."""
 
@@ -123,20 +122,24 @@ class Edition:
         self.close()
 
 
-def vacant(log: Log, wire: Wire, settings: Settings, prefix: str) -> None:
-    """That an edition can be published there. Raises ValueError where the prefix is taken,
-    SettingsError for a signing key that is none."""
+def vacant(log: Log, settings: Settings, prefix: str) -> None:
+    """That an edition can be published there: nothing but schemas was ever written under the
+    prefix. Raises ValueError where the prefix is taken, SettingsError for a signing key that is
+    none, LogError."""
     if prefix == settings.prefix:
         raise ValueError(f"prefix {prefix!r} is the original's own")
     if settings.signing_key is not None:
         Signer(settings.signing_key)
-    try:
-        log.partitions(named(topics.MODEL_UPDATES, prefix))
-    except LogError:
-        return  # there is nothing yet
-    lineage, _ = versions.read(log, wire, msgspec.structs.replace(settings, prefix=prefix))
-    if lineage.updates:
-        raise ValueError(f"prefix {prefix!r} holds versions of {settings.model} already")
+    for topic in topics.TOPICS:
+        if topic is topics.SCHEMAS:
+            continue
+        name = named(topic, prefix)
+        try:
+            ends = log.ends(name)
+        except MissingTopic:
+            continue
+        if any(ends.values()):
+            raise ValueError(f"prefix {prefix!r} is taken: {name} holds records, or has held some")
 
 
 def receipts_of(
@@ -148,7 +151,7 @@ def receipts_of(
         return found
     topic = named(topics.RECEIPTS, settings.prefix)
     decoder = Decoder(log, wire, prefix=settings.prefix)
-    since_ms = max(0, min(u.created_ms for u in updates) - _CLOCK_SLACK_MS)
+    since_ms = max(0, min(u.created_ms for u in updates) - CLOCK_SLACK_MS)
     starts = log.offsets_at(topic, since_ms)
     for record in read_all(log, topic, starts=starts, committed_only=True):
         try:

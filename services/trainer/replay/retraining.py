@@ -56,7 +56,7 @@ def retrain(
     UpdateRefused, LogError."""
     began_s = time.monotonic()
     chain, after = _chain(log, wire, settings, request)
-    vacant(log, wire, settings, request.into)
+    vacant(log, settings, request.into)
     unread = Limits(model=settings.model, vocabulary=0, max_tokens=0, max_reward=0.0)
     ledger = Ledger(log, wire, settings=settings, limits=unread)
     found = _way(chain, ledger, request)
