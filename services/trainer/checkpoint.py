@@ -103,6 +103,16 @@ class Checkpoints:
         # Whichever optimizer it is that is about to move what is being written.
         self._hook = register_optimizer_step_pre_hook(lambda *_: self._freeze())
 
+    def busy(self) -> bool:
+        """Whether the one before is still being written, so that none can begin; that is counted.
+
+        To be asked before a state is gathered, which may take as long as a step.
+        """
+        busy = self._writing is not None and not self._writing.done()
+        if busy:
+            metrics.CHECKPOINTS.labels("busy").inc()
+        return busy
+
     def write(self, meta: Meta, state: dict[str, torch.Tensor]) -> None:
         """Begin a checkpoint, unless the one before is still being written.
 
@@ -110,8 +120,7 @@ class Checkpoints:
         cannot be written, here or by the thread, is counted, said and swept, and ``version`` is
         what it was.
         """
-        if self._writing is not None and not self._writing.done():
-            metrics.CHECKPOINTS.labels("busy").inc()
+        if self.busy():
             return
         self.wait()
         with metrics.CHECKPOINT_S.time():

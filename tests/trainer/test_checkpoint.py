@@ -193,6 +193,27 @@ def test_a_checkpoint_holds_what_there_was_before_the_optimizers_next_step(
     assert not torch.equal(weight, torch.arange(4.0))
 
 
+def test_it_says_that_it_is_busy_while_one_is_written(tmp_path: Path) -> None:
+    written = threading.Event()
+
+    def crash(point: str) -> None:
+        assert point != "checkpoint_written" or written.wait(20)
+
+    store = Checkpoints(tmp_path / "own", kept=2, crash=crash)
+    counted = CHECKPOINTS.labels("busy")._value.get
+    before = counted()
+    assert not store.busy() and counted() == before
+    store.write(meta(1), STATE)
+    assert store.busy() and counted() == before + 1
+    store.write(meta(2), STATE)
+    assert store.version == 1 and counted() == before + 2
+    written.set()
+    store.wait()
+    assert not store.busy()
+    store.close()
+    assert there(tmp_path) == ["v00000001-dddddddddddddddd"]
+
+
 def test_no_folder_for_checkpoints_is_a_wrong_setting(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(SettingsError, match="state_dir: no checkpoints in .*file/own"):
