@@ -26,8 +26,6 @@ class FakeEngine:
         """Requests of others: running, and in the queue."""
         self.statuses: list[int] = []
         """Of the next requests."""
-        self.failing = False
-        """Those that wait at the gate end with 503."""
         self.gate = threading.Event()
         self.gate.set()
         self.asked: list[dict[str, Any]] = []
@@ -66,8 +64,6 @@ class FakeEngine:
                     return Response()
                 await asyncio.sleep(0.005)
             await asyncio.sleep(0)
-            if self.failing:
-                return PlainTextResponse("no", 503)
         finally:
             self.at_once -= 1
         entries = [{"token": "x", "logprob": -0.5, "top_logprobs": []} for _ in range(3)]
