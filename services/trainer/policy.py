@@ -248,8 +248,14 @@ def _ends_with_its_head(model: Any) -> bool:
     head = model.get_output_embeddings()
     hook = head.register_forward_hook(lambda module, given, out: found.append(out))
     try:
-        ids_BL = torch.arange(3, device=model.device)[None]
-        logits = model(input_ids=ids_BL, use_cache=False).logits
+        packed = tree([[0, 1, 2]])[0].to(model.device)
+        logits = model(
+            input_ids=packed.ids_N[None],
+            position_ids=packed.place_N[None],
+            attention_mask=torch.zeros(1, 1, 1, 1, device=model.device),
+            use_cache=False,
+            tree=packed,
+        ).logits
     finally:
         hook.remove()
     return len(found) == 1 and torch.equal(found[0].float(), logits.float())
