@@ -128,6 +128,19 @@ def test_python_is_called_as_trl_does(tmp_path: Path) -> None:
         assert made.score([chat]) == [first], "one process for all calls"
 
 
+def test_what_runs_is_what_was_read_whatever_becomes_of_the_file(tmp_path: Path) -> None:
+    verifier = 'kind = "function"\ntimeout_s = 1.0\n'
+    code = "import time\ndef reward(completions, **more):\n"
+    code += "    while completions == ['wait']:\n        time.sleep(1)\n    return [1.0]\n"
+    with scorer(tmp_path, verifier, code=code) as made:
+        file = tmp_path / "one" / "verifier.py"
+        file.write_text("def reward(**more):\n    return [2.0]\n")
+        assert made.score([reply("a")]) == [Score(1.0)]
+        assert made.score([reply("wait")]) == [Score(reason="timeout")]
+        file.unlink()
+        assert made.score([reply("a")]) == [Score(1.0)], "the process after it"
+
+
 FAILING = {
     "raised": "def reward(**more):\n    raise ValueError\n",
     "wrong_length": "def reward(**more):\n    return [1, 2, 3]\n",

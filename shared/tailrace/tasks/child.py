@@ -1,6 +1,7 @@
 """The process that a Python verifier runs in: a script on its own, started by :mod:`.function`.
 
-JSON lines. In: ``{"prompts": […], "completions": […], "completion_ids": […], "columns": {…}}``.
+JSON lines. In, first: ``{"code": …}``, the file's bytes as Latin-1; then for each call
+``{"prompts": […], "completions": […], "completion_ids": […], "columns": {…}}``.
 Out, first: ``{"ready": true}``; then for each line ``{"values": […]}``, each a number, null or a
 word that says why there is none, or ``{"reason": …, "detail": …}`` where the call failed. What the
 function prints goes to standard error. The process ends with its input, and with its parent.
@@ -32,7 +33,7 @@ def main() -> None:
     asked, said = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
-    function = _load(file, name)
+    function = _load(file, name, json.loads(asked.readline())["code"].encode("latin-1"))
     print('{"ready": true}', file=said, flush=True)
     for line in asked:
         try:
@@ -42,16 +43,16 @@ def main() -> None:
         print(json.dumps(answer), file=said, flush=True)
 
 
-def _load(file: str, name: str) -> Any:
+def _load(file: str, name: str, code: bytes) -> Any:
     folder, base = os.path.split(file)
     # In place of this script's own folder, whose modules are not for the user's code to meet.
     sys.path[0] = folder
     module_name = f"verifier_{os.path.splitext(base)[0]}"
     found = importlib.util.spec_from_file_location(module_name, file)
-    assert found is not None and found.loader is not None
+    assert found is not None
     module = importlib.util.module_from_spec(found)
     sys.modules[module_name] = module
-    found.loader.exec_module(module)
+    exec(compile(code, file, "exec", dont_inherit=True), module.__dict__)
     return getattr(module, name)
 
 

@@ -43,6 +43,7 @@ class Function:
         self._command = [
             *(sys.executable, str(_SCRIPT), verifier.file, verifier.function, str(os.getpid()))
         ]
+        self._first = json.dumps({"code": verifier.code.decode("latin-1")}).encode() + b"\n"
         self._timeout_s = verifier.timeout_s
         self._process: subprocess.Popen[bytes] | None = None
         self._closed = False
@@ -83,7 +84,7 @@ class Function:
                 start_new_session=True,
             )
         try:
-            self._exchange(b"", _START_S)
+            self._exchange(self._first, _START_S)
         except Failed as error:
             raise Failed("start", str(error)) from None
 

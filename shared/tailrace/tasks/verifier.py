@@ -54,9 +54,10 @@ class Verifier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     file: str = "verifier.py"
     function: str = "reward"
     timeout_s: float = 5.0
+    code: bytes = b""
+    """The Python file as :func:`load` found it. This runs, whatever becomes of the file."""
     mark: str = ""
-    """12 hex digits that stand for all of it, the Python file's bytes included, as :func:`load`
-    found it: what is edited later is of no account."""
+    """12 hex digits that stand for all of it, the code included."""
 
     @property
     def needs_expected(self) -> bool:
@@ -84,12 +85,12 @@ def load(folder: Path) -> Verifier:
             raise SettingsError(f"{file}: {key}: nothing that kind = {verifier.kind!r} has")
     code = _check(file, verifier)
     path = str((folder / verifier.file).absolute())
-    return msgspec.structs.replace(verifier, file=path, mark=_mark(verifier, code))
+    return msgspec.structs.replace(verifier, file=path, code=code, mark=_mark(verifier, code))
 
 
 def _mark(verifier: Verifier, code: bytes) -> str:
     told = msgspec.to_builtins(verifier) | {"file": ""}
-    del told["mark"]
+    del told["code"], told["mark"]
     return hashlib.sha256(msgspec.json.encode(told, order="sorted") + code).hexdigest()[:12]
 
 
