@@ -298,7 +298,7 @@ class Trainer:
 
     def _checkpoint(self) -> None:
         """Of the version just published; none while the log does not hold all that it would say."""
-        if self._skip_ends is not None or self._news:
+        if self._skip_ends is not None or self._news or self._checkpoints.busy():
             return
         assert self.head.digest is not None and not self._steps
         meta = Meta(
