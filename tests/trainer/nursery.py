@@ -118,6 +118,7 @@ class Nursery:
         """A trainer with this settings file; with a ``point``, a signal meets it there."""
         self._started += 1
         log = self._folder / f"life{self._started}.log"
+        log.touch()  # it may be read before its writer has begun
         order = f"start {settings} {log}" + (f" {point} {times} {int(number)}" if point else "")
         return Life(self._ask(order), log)
 
