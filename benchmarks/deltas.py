@@ -21,7 +21,6 @@ count.
 from __future__ import annotations
 
 from collections.abc import Sequence
-import ctypes
 from itertools import pairwise
 import multiprocessing
 from pathlib import Path
@@ -35,13 +34,12 @@ import zstandard
 
 from benchmarks.training import versions
 from services.local import model
+from services.trainer import heap
 from tailrace.weights import codec, folder
 from tailrace.weights.tensors import Tensor, Tensors, digest
 
 STEP = 6
 """The step that is measured, the first being 1."""
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
-"""Of glibc's mallopt."""
 TENSOR_SHAPE = (4096, 2048)
 """Of the random models' tensors."""
 
@@ -105,9 +103,7 @@ def scaling(parameters: Sequence[int], repeats: int) -> list[dict[str, Any]]:
     Memory that is freed stays with the process: to get new pages from the system for a model of
     3 GB can take longer than to apply an update to it, and is no figure of the codec's.
     """
-    libc = ctypes.CDLL(None)
-    libc.mallopt(_M_MMAP_MAX, 0)
-    libc.mallopt(_M_TRIM_THRESHOLD, -1)
+    heap.keep()
     rows = []
     for wanted in parameters:
         base, new = _random_update(wanted)

@@ -100,7 +100,8 @@ def test_the_adapter_s_folder_is_the_policy(tiny_model: Path, tmp_path: Path) ->
 
 def test_peft_reads_the_adapter(tiny_model: Path, tmp_path: Path) -> None:
     with warnings.catch_warnings(action="ignore"):  # what it says of itself
-        peft = pytest.importorskip("peft")
+        import peft
+
         policy = trained(tiny_model)
         adapters.write(tmp_path / "adapter", policy.adapter())
         plain = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
