@@ -125,5 +125,6 @@ class Graders:
         if isinstance(spec, Judge):
             key = settings.keys[spec.key] if spec.key is not None else None
             return Judging(name, spec, key, cache, answers.put, answers.crash), spec.hash()
-        mark = spec.hash(Path(spec.file).read_bytes())
-        return Functions(name, spec, mark, cache, answers.put, answers.crash), mark
+        code = Path(spec.file).read_bytes()
+        worker = Functions(name, spec, code, cache, answers.put, answers.crash)
+        return worker, spec.hash(code)

@@ -16,9 +16,9 @@ from typing import Any
 
 from services.graders import metrics
 from services.graders.cache import Cache, key_of
-from services.graders.calls import Child, Failed
 from services.graders.item import Item, Verdict
 from services.graders.spec import Function
+from tailrace.functions.calls import Child, Failed
 
 _PAUSES_S = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 """Between starts of a process that does not get as far as its first call."""
@@ -32,16 +32,17 @@ class Functions:
         self,
         name: str,
         function: Function,
-        mark: str,
+        code: bytes,
         cache: Cache,
         answer: Callable[[Item, Verdict], None],
         crashed: Callable[[BaseException], None],
     ) -> None:
+        """``code``: the bytes of the function's file."""
         self.room = function.batch * 4
         """Items that it may be given before it has answered any."""
-        self._name, self._function, self._mark = name, function, mark
+        self._name, self._function, self._mark = name, function, function.hash(code)
         self._cache, self._answer, self._crashed = cache, answer, crashed
-        self._child = Child(function.file, function.function)
+        self._child = Child(function.file, function.function, code)
         self._given: queue.SimpleQueue[Item | None] = queue.SimpleQueue()
         self._closing = threading.Event()
         self._fell = 0
@@ -119,8 +120,7 @@ class Functions:
         finally:
             metrics.SECONDS.labels(self._name).observe(time.monotonic() - began)
         return [
-            Verdict(reason=value["reason"]) if isinstance(value, dict) else Verdict(value)
-            for value in values
+            Verdict(reason=value) if isinstance(value, str) else Verdict(value) for value in values
         ]
 
     def _key(self, item: Item) -> bytes:

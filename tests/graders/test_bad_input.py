@@ -131,7 +131,7 @@ def test_a_function_is_called_with_anything(item: Item, tmp_path: Path) -> None:
     worker = Functions(
         "polite",
         Function(file=write_function(tmp_path, code), function="reward"),
-        "mark",
+        code.encode(),
         Cache(tmp_path / "cache.sqlite", 10),
         lambda item, verdict: found.put(verdict),
         found.put,

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from services.graders import spec
-from services.graders.calls import Child
 from services.graders.functions import request
 from services.graders.settings import Settings
 from services.local.document import read
+from tailrace.functions.calls import Child
 from tailrace.settings import load
 from tests.borders.test_imports import ROOT
 from tests.graders.scene import an_item
@@ -26,7 +26,8 @@ def test_the_settings_name_a_spec_that_loads() -> None:
 
 
 def test_the_function_grades() -> None:
-    child = Child(str(FOLDER / "sums.py"), "reward")
+    file = FOLDER / "sums.py"
+    child = Child(str(file), "reward", file.read_bytes())
     items = [
         an_item(answer="2 + 2 is 4", columns={"solution": "4"}),
         an_item(answer="5", columns={"solution": "4"}),

@@ -35,7 +35,7 @@ class Bench:
         self.worker = Functions(
             "polite",
             spec,
-            "mark",
+            code.encode(),
             Cache(tmp_path / "cache.sqlite", 1000),
             lambda item, verdict: self.answers.put((item, verdict)),
             self.crashes.append,
@@ -210,9 +210,10 @@ def test_a_worker_that_is_closed_kills_what_hangs(bench: Make) -> None:
 
 ORPHAN = """
 import os, signal, sys
-from services.graders.calls import Child
+from pathlib import Path
+from tailrace.functions.calls import Child
 
-child = Child(sys.argv[1], "reward")
+child = Child(sys.argv[1], "reward", Path(sys.argv[1]).read_bytes())
 request = {"prompts": ["a"], "completions": ["b"], "completion_ids": [[]], "columns": {}}
 print(int(child.call(request, 20.0)[0]), flush=True)
 os.kill(os.getpid(), signal.SIGKILL)

@@ -15,8 +15,8 @@ from typing import Any
 import msgspec
 
 from tailrace.errors import SettingsError
+from tailrace.functions.calls import Child, Failed
 from tailrace.tasks.benchmark import Benchmark, Task
-from tailrace.tasks.function import Failed, Function
 from tailrace.tasks.verifier import Verifier
 
 MAX_CHARACTERS = 20_000
@@ -48,10 +48,11 @@ class Scorer:
 
     def __init__(self, benchmark: Benchmark) -> None:
         self._verifier = benchmark.verifier
-        self._function: Function | None = None
+        self._function: Child | None = None
         self._patterns: dict[str, Callable[[str], bool]] = {}
         if self._verifier.kind == "function":
-            self._function = Function(self._verifier)
+            known = self._verifier
+            self._function = Child(known.file, known.function, known.code)
         elif self._verifier.kind == "regex":
             whole = [] if self._verifier.pattern is None else [self._verifier.pattern]
             for text in whole or [str(task.expected) for task in benchmark.tasks]:
@@ -62,7 +63,8 @@ class Scorer:
         if self._function is None:
             return [self._one(reply) for reply in replies]
         try:
-            found = [_said(value) for value in self._function.call(request(replies))]
+            values = self._function.call(request(replies), self._verifier.timeout_s)
+            found = [_said(value) for value in values]
         except Failed as error:
             return [Score(reason=error.reason)] * len(replies)
         cut = [self._verifier.finished and reply.finish_reason == "length" for reply in replies]
@@ -71,7 +73,7 @@ class Scorer:
     def kill(self) -> None:
         """End the process of a Python verifier, for good. May come from any thread."""
         if self._function is not None:
-            self._function.kill()
+            self._function.kill(for_good=True)
 
     def close(self) -> None:
         """End it and let go of it."""

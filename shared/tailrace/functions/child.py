@@ -1,4 +1,4 @@
-"""The process that a Python verifier runs in: a script on its own, started by :mod:`.function`.
+"""The process that a user's function runs in: a script on its own, started by :mod:`.calls`.
 
 JSON lines. In, first: ``{"code": …}``, the file's bytes as Latin-1; then for each call
 ``{"prompts": […], "completions": […], "completion_ids": […], "columns": {…}}``.
@@ -47,7 +47,7 @@ def _load(file: str, name: str, code: bytes) -> Any:
     folder, base = os.path.split(file)
     # In place of this script's own folder, whose modules are not for the user's code to meet.
     sys.path[0] = folder
-    module_name = f"verifier_{os.path.splitext(base)[0]}"
+    module_name = f"user_{os.path.splitext(base)[0]}"
     found = importlib.util.spec_from_file_location(module_name, file)
     assert found is not None
     module = importlib.util.module_from_spec(found)

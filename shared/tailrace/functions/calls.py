@@ -22,7 +22,8 @@ START_S = 120.0
 
 
 class Failed(Exception):
-    """``reason`` is a fixed word for the metrics."""
+    """``reason`` is a fixed word: ``start``, ``timeout``, ``exited``, ``raised``, ``wrong_length``,
+    ``too_deep``, ``closed``."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(f"{reason}: {detail}" if detail else reason)
@@ -30,16 +31,21 @@ class Failed(Exception):
 
 
 class Child:
-    """The process with the function. For one thread; :meth:`kill` may come from any."""
+    """The process with the function. For one thread; :meth:`kill` may come from any.
 
-    def __init__(self, file: str, function: str) -> None:
+    The kernel ends the process with the thread that made the first call.
+    """
+
+    def __init__(self, file: str, function: str, code: bytes) -> None:
+        """``code``: the bytes of ``file``, which run whatever becomes of it."""
         self._command = [sys.executable, str(SCRIPT), file, function, str(os.getpid())]
+        self._first = json.dumps({"code": code.decode("latin-1")})
         self._process: subprocess.Popen[str] | None = None
         self._ended = False
         self._mutex = threading.Lock()
 
     def call(self, request: dict[str, Any], timeout_s: float) -> list[Any]:
-        """One value for each answer. Raises Failed."""
+        """For each answer a float, None, or a word that says why there is none. Raises Failed."""
         try:
             line = json.dumps(request)
         except RecursionError:
@@ -79,12 +85,12 @@ class Child:
                 start_new_session=True,
             )
         try:
-            if self._exchange(None, START_S) is None:
+            if self._exchange(self._first, START_S) is None:
                 raise Failed("start", f"ended with {self._drop()}")
         except Failed as error:
             raise Failed("start", str(error)) from None
 
-    def _exchange(self, line: str | None, timeout_s: float) -> dict[str, Any] | None:
+    def _exchange(self, line: str, timeout_s: float) -> dict[str, Any] | None:
         """Send a line and read one; None when the process ended. Raises Failed(timeout)."""
         process = self._process
         assert process is not None and process.stdin is not None and process.stdout is not None
@@ -98,9 +104,8 @@ class Child:
         timer.daemon = True
         timer.start()
         try:
-            if line is not None:
-                process.stdin.write(line + "\n")
-                process.stdin.flush()
+            process.stdin.write(line + "\n")
+            process.stdin.flush()
             answer = _line(process.stdout.fileno(), late)
         except (BrokenPipeError, ConnectionResetError):
             answer = b""
