@@ -10,23 +10,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 import json
 import logging
-import re
 from typing import Any, NoReturn
 
 import msgspec
 
 from services.rewards.terms import Verifier
+from tailrace.checks import finder, last_number, within
 
 logger = logging.getLogger(__name__)
 MAX_CHARACTERS = 20_000
-MAX_PROGRAM = 1000
-"""Instructions of a compiled pattern: with the text's length, they bound the time it takes."""
 MAX_STEPS = 100_000
 """Of a schema's check: keywords asked, each with a step for every 64 characters or parts that it
 looks at. Branches that lead back into it double the number with each level of an answer."""
 _WHOLE = ("const", "enum", "uniqueItems")
 """Keywords that look at all that is inside a value."""
-_NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?(?:[eE][-+]?\d{1,3})?")
 Verdict = tuple[float | None, str | None]
 """How far an answer passes, from 0.0 to 1.0; or None and why that cannot be said."""
 
@@ -81,7 +78,7 @@ def compiled(verifier: Verifier) -> Check | None:
     if verifier.kind == "regex":
         if verifier.pattern is None:
             raise ValueError("a regex verifier needs one")
-        return _pattern(verifier.pattern)
+        return finder(verifier.pattern)
     if verifier.kind == "json_schema":
         if verifier.schema is None:
             raise ValueError("a json_schema verifier needs one")
@@ -97,12 +94,12 @@ def _verify(verifier: Verifier, check: Check | None, answer: Answer) -> Verdict:
     if verifier.kind == "length" and verifier.unit == "tokens":
         if answer.tokens is None:
             return None, "no_tokens"
-        return _within(verifier, answer.tokens), None
+        return _length(verifier, answer.tokens), None
     if answer.text is None:
         return None, "no_text"
     if verifier.kind == "length":
         words = verifier.unit == "words"
-        return _within(verifier, len(answer.text.split()) if words else len(answer.text)), None
+        return _length(verifier, len(answer.text.split()) if words else len(answer.text)), None
     if len(answer.text) > MAX_CHARACTERS:
         return None, "too_long"
     if check is not None:
@@ -112,35 +109,14 @@ def _verify(verifier: Verifier, check: Check | None, answer: Answer) -> Verdict:
         return None, "no_expected_answer"
     if verifier.kind == "exact":
         return float(answer.text.strip() == expected.strip()), None
-    wanted, given = _last_number(expected), _last_number(answer.text)
+    wanted, given = last_number(expected), last_number(answer.text)
     if wanted is None:
         return None, "no_expected_answer"
     return float(given is not None and abs(given - wanted) <= verifier.tolerance), None
 
 
-def _within(verifier: Verifier, length: int) -> float:
-    beyond = max(verifier.min - length, 0)
-    if verifier.max is not None:
-        beyond = max(beyond, length - verifier.max)
-    if not beyond:
-        return 1.0
-    return max(0.0, 1.0 - beyond / verifier.slope) if verifier.slope > 0 else 0.0
-
-
-def _pattern(pattern: str) -> Check:
-    import re2  # type: ignore[import-untyped]
-
-    options = re2.Options()
-    options.log_errors = False
-    options.never_capture = True
-    try:
-        expression = re2.compile(pattern, options)
-    except re2.error as error:
-        said = error.args[0]
-        raise ValueError(said.decode() if isinstance(said, bytes) else str(said)) from None
-    if expression.programsize > MAX_PROGRAM:
-        raise ValueError(f"too large: {expression.programsize} instructions of {MAX_PROGRAM}")
-    return lambda text: expression.search(text) is not None
+def _length(verifier: Verifier, length: int) -> float:
+    return within(length, verifier.min, verifier.max, verifier.slope)
 
 
 def _schema(schema: dict[str, Any]) -> Check:
@@ -152,7 +128,7 @@ def _schema(schema: dict[str, Any]) -> Check:
         base.check_schema(schema)
     except jsonschema.SchemaError as error:
         raise ValueError(error.message) from None
-    patterns = {pattern: _pattern(pattern) for pattern in _patterns_in(schema)}
+    patterns = {pattern: finder(pattern) for pattern in _patterns_in(schema)}
     if any("unevaluatedProperties" in one for one in _tables_in(schema)) and any(
         "patternProperties" in one for one in _tables_in(schema)
     ):
@@ -261,8 +237,3 @@ def _hashable(value: Any) -> Any:
 
 def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is no JSON")
-
-
-def _last_number(text: str) -> float | None:
-    found = _NUMBER.findall(text)
-    return float(found[-1].replace(",", "")) if found else None

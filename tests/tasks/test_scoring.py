@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 import pytest
 
+from tailrace.checks import finder, within
 from tailrace.errors import SettingsError
 from tailrace.tasks.benchmark import Task, load
-from tailrace.tasks.scoring import Reply, Score, Scorer, request, within
-from tailrace.tasks.verifier import Verifier
+from tailrace.tasks.scoring import Reply, Score, Scorer, request
 from tests.gateway.fakevllm import wait_until
 from tests.rollouts.scene import write
 
@@ -65,6 +65,11 @@ def test_an_answer_that_was_cut_may_be_worth_nothing(tmp_path: Path) -> None:
         assert made.score([cut, whole]) == [Score(0.0), Score(1.0)]
 
 
+def test_a_pattern_that_would_take_long_is_refused() -> None:
+    with pytest.raises(ValueError, match="too large"):
+        finder("a{999}b{999}")
+
+
 def test_a_long_answer_has_a_reason_and_a_wild_pattern_no_time(tmp_path: Path) -> None:
     with scorer(tmp_path, 'kind = "regex"\n', MANY) as made:
         began_s = time.monotonic()
@@ -85,11 +90,12 @@ def test_a_long_answer_has_a_reason_and_a_wild_pattern_no_time(tmp_path: Path) -
 def test_words_cost_the_more_the_further_they_are_beyond(
     words: int, low: int, more: int, slope: float
 ) -> None:
-    verifier = Verifier(kind="words", min=low, max=low + more, slope=slope)
-    score = within(words, verifier)
+    most = low + more
+    score = within(words, low, most, slope)
     assert 0.0 <= score <= 1.0
     assert (score == 1.0) == (low <= words <= low + more) or slope > 0
-    assert within(max(words, low + more) + 1, verifier) <= within(max(words, low + more), verifier)
+    further = max(words, most)
+    assert within(further + 1, low, most, slope) <= within(further, low, most, slope)
 
 
 CODE = """

@@ -9,18 +9,17 @@ verifier runs in a process of its own (:mod:`.function`) and may give any number
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-import re
 from typing import Any
 
 import msgspec
 
+from tailrace.checks import finder, last_number, within
 from tailrace.errors import SettingsError
 from tailrace.functions.calls import Child, Failed
 from tailrace.tasks.benchmark import Benchmark, Task
 from tailrace.tasks.verifier import Verifier
 
 MAX_CHARACTERS = 20_000
-_NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?(?:[eE][-+]?\d{1,3})?")
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
@@ -126,43 +125,23 @@ def _built_in(
 ) -> float:
     text, expected = reply.text.strip(), reply.task.expected
     if verifier.kind == "words":
-        return within(len(text.split()), verifier)
+        return within(len(text.split()), verifier.min, verifier.max, verifier.slope)
     if verifier.kind == "regex":
         return float(patterns[verifier.pattern or str(expected)](reply.text))
     if verifier.kind == "number":
-        found = _NUMBER.findall(text)
+        found = last_number(text)
         assert isinstance(expected, int | float)
-        return float(
-            bool(found) and abs(float(found[-1].replace(",", "")) - expected) <= verifier.tolerance
-        )
+        return float(found is not None and abs(found - expected) <= verifier.tolerance)
     wanted = str(expected).strip()
     if verifier.ignore_case:
         text, wanted = text.casefold(), wanted.casefold()
     return float(text == wanted)
 
 
-def within(words: int, verifier: Verifier) -> float:
-    """1.0 between ``min`` and ``max`` words, then falling to 0.0 over ``slope`` more or fewer."""
-    beyond = max(verifier.min - words, 0)
-    if verifier.max is not None:
-        beyond = max(beyond, words - verifier.max)
-    if not beyond:
-        return 1.0
-    return max(0.0, 1.0 - beyond / verifier.slope) if verifier.slope > 0 else 0.0
-
-
 def _pattern(pattern: str, name: str) -> Callable[[str], bool]:
     try:
-        import re2  # type: ignore[import-untyped]
+        return finder(pattern)
     except ImportError:
         raise SettingsError(f"{name}: a regex verifier needs google-re2") from None
-    options = re2.Options()
-    options.log_errors = False
-    options.never_capture = True
-    try:
-        expression = re2.compile(pattern, options)
-    except re2.error as error:
-        said = error.args[0]
-        text = said.decode() if isinstance(said, bytes) else str(said)
-        raise SettingsError(f"{name}: pattern {pattern!r}: {text}") from None
-    return lambda text: expression.search(text) is not None
+    except ValueError as error:
+        raise SettingsError(f"{name}: pattern {pattern!r}: {error}") from None
