@@ -1,0 +1,1 @@
+"""A live page of a running system, fed by the log alone."""
