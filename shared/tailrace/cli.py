@@ -15,7 +15,7 @@ import re
 import sys
 from typing import TYPE_CHECKING, Any
 
-from tailrace import evaluation, keys, models, replay
+from tailrace import deadletters, evaluation, keys, models, replay, tail
 from tailrace.errors import SettingsError, TailraceError
 
 if TYPE_CHECKING:
@@ -93,13 +93,7 @@ def parser() -> argparse.ArgumentParser:
         "--every", type=float, default=5.0, metavar="SECONDS", help="between two lines (5)"
     )
 
-    tail = _command(commands, "tail", "print a topic as JSON lines, newest part or as it comes")
-    tail.add_argument("topic")
-    tail.add_argument(
-        "--since", metavar="T", help="10m (ago), 2026-11-20T12:00Z or milliseconds (10m)"
-    )
-    tail.add_argument("--follow", "-f", action="store_true", help="go on as records come")
-
+    tail.add_parser(commands, _command)
     replay.add_parser(commands, _command)
 
     send = _command(commands, "send", "send feedback about an interaction or a session")
@@ -134,12 +128,7 @@ def parser() -> argparse.ArgumentParser:
     tried.add_argument("--until", metavar="T", help="up to here (now)")
     tried.add_argument("--json", action="store_true")
 
-    letters = _command(
-        commands, "dead-letters", "list records that could not be used, bring them back"
-    )
-    letters.add_argument("action", choices=("list", "replay"))
-    letters.add_argument("--since", metavar="T", help="from here (the oldest record)")
-    letters.add_argument("--reason", help="only those with this reason")
+    deadletters.add_parser(commands, _command)
     evaluation.add_parser(commands, _command)
     models.add_parser(commands, _command)
     keys.add_parser(commands)

@@ -6,22 +6,21 @@ Called by :mod:`tailrace.cli`; output is JSON lines, or words where a person ask
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 import json
 import math
 import re
 import sys
 import time
 import tomllib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from tailrace import evaluation, models, replay, topics
+from tailrace import deadletters, evaluation, models, replay, tail
 from tailrace.errors import LogError
-from tailrace.log.base import Log, LogRecord
+from tailrace.log.base import Log
 from tailrace.settings import Common
-from tailrace.topics import named
 
 if TYPE_CHECKING:
     from tailrace.audit import Report
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 """``float`` takes more: nan, inf, 1_000 and the digits of every script."""
 REACH_S = 10.0
-_OWN_HEADERS = ("tailrace-reason", "tailrace-detail", "tailrace-source", "tailrace-time-ms")
 
 
 def run(arguments: argparse.Namespace, common: Common) -> int:
@@ -58,16 +56,12 @@ def run(arguments: argparse.Namespace, common: Common) -> int:
             return models.run(arguments, common, log)
         if arguments.command == "reward":
             return _explain(arguments, common, log)
-        if arguments.command in ("tail", "replay"):
-            return _print(arguments, common, log)
+        if arguments.command == "tail":
+            return tail.run(arguments, common, log)
+        if arguments.command == "replay":
+            return tail.stretch(arguments, common, log)
         if arguments.command == "dead-letters":
-            return dead_letters(
-                log,
-                arguments.action,
-                prefix=common.prefix,
-                since=arguments.since,
-                reason=arguments.reason,
-            )
+            return deadletters.run(arguments, common, log)
     finally:
         log.close()
     raise AssertionError(arguments.command)
@@ -170,33 +164,6 @@ def _try(arguments: argparse.Namespace, common: Common) -> int:
     return run_in_checkout("services.rewards.trial", argv, name="reward try")
 
 
-def _print(arguments: argparse.Namespace, common: Common, log: Log) -> int:
-    from tailrace import reading
-
-    follow = getattr(arguments, "follow", False)
-    since = arguments.since
-    if arguments.command == "tail" and since is None and not follow:
-        since = "10m"
-    items = reading.read(
-        arguments.topic,
-        log=log,
-        prefix=common.prefix,
-        registry=common.registry,
-        since=since,
-        until=getattr(arguments, "until", None),
-        follow=follow,
-    )
-    for item in items:
-        document = reading.as_document(item)
-        if getattr(arguments, "events", False):
-            if "event" not in document:
-                print(f"not an event: {json.dumps(document)}", file=sys.stderr)
-                continue
-            document = document["event"]
-        print(json.dumps(document, ensure_ascii=False), flush=follow)
-    return 0
-
-
 def _send(arguments: argparse.Namespace, common: Common) -> int:
     from tailrace.client import Client
 
@@ -237,64 +204,3 @@ def _gateway(common: Common) -> str:
         return f"http://127.0.0.1:{document['gateway']['port']}"
     except (OSError, KeyError, tomllib.TOMLDecodeError):
         raise ValueError(f"no gateway: give --url (nothing runs in {common.state_dir})") from None
-
-
-def dead_letters(
-    log: Log,
-    action: str,
-    *,
-    prefix: str = "",
-    since: str | None = None,
-    reason: str | None = None,
-) -> int:
-    """List dead letters as JSON lines, or append them again to the topics they came from.
-
-    A replayed record gets new coordinates; the old ones keep their outcome. A letter that was cut
-    is left, and said to be: the rest of it is where it came from. Raises LogError.
-    """
-    from tailrace import reading
-
-    found: Iterable[reading.Item] = reading.read(
-        "dead-letters", log=log, prefix=prefix, since=since
-    )
-    producer = log.producer() if action == "replay" else None
-    brought_back = 0
-    try:
-        for record, _ in found:
-            if reason is not None and _header(record, "tailrace-reason") != reason:
-                continue
-            if producer is None:
-                print(json.dumps(_letter(record)))
-                continue
-            name = _header(record, "tailrace-source").rpartition("/")[0].rpartition("/")[0]
-            if name not in {named(topic, prefix) for topic in topics.TOPICS}:
-                print(f"left: offset {record.offset} came from {name!r}", file=sys.stderr)
-                continue
-            if "tailrace-truncated" in record.headers:
-                source = _header(record, "tailrace-source")
-                print(f"left: offset {record.offset} was cut, see {source}", file=sys.stderr)
-                continue
-            headers = {k: v for k, v in record.headers.items() if k not in _OWN_HEADERS}
-            producer.append(name, record.value, key=record.key, headers=headers)
-            brought_back += 1
-        if producer is not None:
-            producer.flush()
-            print(f"{brought_back} records appended again")
-    finally:
-        if producer is not None:
-            producer.close()
-    return 0
-
-
-def _letter(record: LogRecord) -> dict[str, Any]:
-    return {
-        "offset": record.offset,
-        "reason": _header(record, "tailrace-reason"),
-        "detail": _header(record, "tailrace-detail"),
-        "source": _header(record, "tailrace-source"),
-        "bytes": len(record.value or b""),
-    }
-
-
-def _header(record: LogRecord, name: str) -> str:
-    return record.headers.get(name, b"").decode(errors="replace")
