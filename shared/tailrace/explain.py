@@ -1,31 +1,25 @@
 """How the reward of an answer came to be, read from the log.
 
 In: the id of an interaction. Out: what was asked and answered, every feedback about it with its
-outcome, and each revision term by term, with what the trainer made of it. The id leads to the
-partition; that is read from the interaction's time to its end. Called by ``tailrace reward
-explain``.
+outcome, and each revision term by term, with what the trainer made of it. Called by ``tailrace
+reward explain``; :mod:`tailrace.why` goes on from it to the weights.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime
 import json
 import math
 
 import msgspec
 
-from tailrace import events, ids, topics
-from tailrace.errors import InvalidRecord
+from tailrace import turn
 from tailrace.events import Component, Feedback, Output, Prompt, Receipt, Trajectory
-from tailrace.log.base import Log, LogRecord
-from tailrace.partition import partition_of
-from tailrace.stream import Decoder, read_all
-from tailrace.topics import Topic, named
+from tailrace.log.base import Log
+from tailrace.stream import Decoder
+from tailrace.turn import Records
 from tailrace.wire import Wire
 
-_SKEW_MS = 3600 * 1000
-"""How far the clock that made an id may be ahead of the broker's."""
 _SHOWN = 300
 """Characters of a text that are shown to people."""
 
@@ -91,43 +85,20 @@ def gather(
 
     Raises ValueError for what is no interaction id or is not on the log, LogError.
     """
-    session = ids.session_of(interaction)
-    if not ids.is_interaction(interaction) or "!" in interaction:
-        raise ValueError(f"{interaction!r} is no id of an interaction")
-    reader = _Reader(log, Decoder(log, Wire(registry), prefix=prefix), prefix, interaction)
-    prompt = None
-    for _, event in reader.read(topics.PROMPTS):
-        if isinstance(event, Prompt) and event.interaction_id == interaction:
-            prompt = prompt or event
-    outputs: dict[int, Output] = {}
-    for _, event in reader.read(topics.OUTPUTS):
-        if isinstance(event, Output) and event.interaction_id == interaction:
-            outputs.setdefault(event.choice, event)
-    feedback: list[tuple[LogRecord, Feedback]] = []
-    for record, event in reader.read(topics.FEEDBACK):
-        if isinstance(event, Feedback) and _is_about(event, interaction, session):
-            feedback.append((record, event))
-    trajectories: dict[str, Trajectory] = {}
-    for _, event in reader.read(topics.TRAJECTORIES):
-        if isinstance(event, Trajectory) and event.interaction_id == interaction:
-            trajectories.setdefault(event.trajectory_id, event)
-    if prompt is None and not outputs and not trajectories:
-        raise ValueError(f"nothing of {interaction!r} is on the log")
+    decoder = Decoder(log, Wire(registry), prefix=prefix)
+    return explanation(turn.read(log, decoder, interaction, prefix=prefix))
+
+
+def explanation(found: Records) -> Explanation:
+    """What the records of an interaction say of its reward."""
     fates: dict[str | tuple[int, int], Fate] = {}
-    for _, event in reader.read(topics.RECEIPTS):
-        if isinstance(event, Receipt):
-            source = (event.source.partition, event.source.offset)
-            fates[event.subject_id if event.stage == "trainer" else source] = Fate(
-                outcome=event.outcome,
-                reason=event.reason,
-                trajectories=event.trajectories,
-                version=event.version,
-            )
-    ordered = sorted(trajectories.values(), key=lambda t: (t.choice, t.revision))
+    for _, event in found.receipts:
+        source = (event.source.partition, event.source.offset)
+        fates[event.subject_id if event.stage == "trainer" else source] = fate(event)
     return Explanation(
-        interaction_id=interaction,
-        prompt=prompt,
-        outputs=[outputs[choice] for choice in sorted(outputs)],
+        interaction_id=found.interaction,
+        prompt=None if found.prompt is None else found.prompt[1],
+        outputs=[event for _, event in found.outputs.values()],
         feedback=[
             Heard(
                 partition=record.partition,
@@ -136,51 +107,22 @@ def gather(
                 record=event,
                 fate=fates.get((record.partition, record.offset)),
             )
-            for record, event in feedback
+            for record, event in found.feedback
         ],
-        revisions=[_revision(one, fates.get(one.trajectory_id)) for one in ordered],
+        revisions=[
+            _revision(event, fates.get(name)) for name, (_, event) in found.trajectories.items()
+        ],
     )
 
 
-class _Reader:
-    """One partition of the session topics, from an interaction's time on."""
-
-    def __init__(self, log: Log, decoder: Decoder, prefix: str, interaction: str) -> None:
-        self._log = log
-        self._decoder = decoder
-        self._prefix = prefix
-        self._key = ids.session_of(interaction).encode()
-        self._from_ms = max(0, ids.turn_time_ms(interaction) - _SKEW_MS)
-
-    def read(self, topic: Topic) -> Iterator[tuple[LogRecord, events.Struct]]:
-        """What can be read there; the rest is in ``dead-letters``."""
-        name = named(topic, self._prefix)
-        partition = partition_of(self._key, self._log.partitions(name))
-        starts = self._log.offsets_at(name, self._from_ms)
-        ends = {partition: self._log.ends(name)[partition]}
-        only_committed = topic.transactional
-        for record in read_all(
-            self._log, name, starts=starts, ends=ends, committed_only=only_committed
-        ):
-            # Anybody may have written without a key; the id in the record is what counts.
-            if topic is topics.FEEDBACK or record.key == self._key:
-                try:
-                    yield record, self._decoder.decode(record)
-                except InvalidRecord:
-                    continue
-
-
-def _is_about(event: Feedback, interaction: str, session: str) -> bool:
-    if interaction == event.interaction_id:
-        return True
-    if event.interaction_id is None:
-        return event.session_id == session
-    if event.preferred_over is None:
-        return False
-    try:
-        return ids.other_answer(event.interaction_id, event.preferred_over)[0] == interaction
-    except InvalidRecord:
-        return False
+def fate(event: Receipt) -> Fate:
+    """What a receipt says."""
+    return Fate(
+        outcome=event.outcome,
+        reason=event.reason,
+        trajectories=event.trajectories,
+        version=event.version,
+    )
 
 
 def _revision(event: Trajectory, fate: Fate | None) -> Revision:

@@ -96,7 +96,7 @@ def gather(log: Log, common: Common, *, now_ms: int | None = None) -> Models:
         release=releases.newest,
         served=None if served is None else served.version,
         trained=None if trained is None else trained.version,
-        versions=list(_versions(lineage, trained, found)),
+        versions=list(rows(lineage, trained, found)),
         engines=found,
     )
 
@@ -116,9 +116,9 @@ def read(log: Log, wire: Wire, common: Common) -> tuple[Lineage, Releases]:
     return subscriber.lineage, releases
 
 
-def _versions(
-    lineage: Lineage, trained: ModelUpdate | None, found: list[Engine]
-) -> Iterator[Version]:
+def rows(lineage: Lineage, trained: ModelUpdate | None, found: list[Engine]) -> Iterator[Version]:
+    """Every version, adapters included, by number. ``trained``: the one that training goes on from;
+    ``found``: what the engines said last."""
     chain = set() if trained is None else {u.version for u in lineage.chain(trained.version)}
     known = [*lineage.updates.values(), *lineage.adapters.values()]
     for update in sorted(known, key=lambda update: update.version):
