@@ -10,13 +10,14 @@ thumbs_down        Feedback      1.0 for a user's false, 0.0 for a true
 =================  ============  ================================================================
 
 Infrastructure failures and answers without content give nothing: they say nothing about the model.
+Nor do rollouts: how much of them there is, and of which tasks, is nothing that users do.
 """
 
 from __future__ import annotations
 
 import math
 
-from tailrace import events, packing
+from tailrace import events, ids, packing
 
 REWARD = "reward"
 ANSWER_LENGTH = "answer_length"
@@ -36,6 +37,8 @@ def values(record: events.Struct) -> list[tuple[str, float]]:
     """
     found: list[tuple[str, float]] = []
     match record:
+        case events.Trajectory() | events.Output() if ids.is_of_rollouts(record.interaction_id):
+            pass
         case events.Trajectory(revision=0, supersedes=None, reward=float() | int() as reward):
             found.append((REWARD, float(reward)))
         case events.Output(error=None, content=events.OutputContent() as content):

@@ -16,11 +16,6 @@ from tailrace import events, ids, packing
 LOGPROBS_MODE = "processed_logprobs"
 
 
-def session_of(tenant: str, identity: str, number: int) -> str:
-    """The session of a group, which is its id too."""
-    return f"{tenant}:rollouts.{identity}.{number}"
-
-
 def recorded(temperature: float, max_tokens: int) -> dict[str, str]:
     """Prompt.sampling: every parameter that is not the default, as JSON text; n always."""
     given = {"max_tokens": json.dumps(max_tokens), "n": "1"}
@@ -36,8 +31,9 @@ def of_group(
     model: str,
     temperature: float,
 ) -> list[events.Prompt | events.Output | events.Feedback]:
-    """All of a whole group, each sample's three together, in the samples' order."""
-    session = session_of(tenant, identity, group.number)
+    """All of a whole group, each sample's three together, in the samples' order. Its session is
+    the group's id too."""
+    session = ids.rollouts_session(tenant, identity, group.number)
     benchmark, task = group.item.benchmark, group.item.task
     mark = benchmark.verifier.mark
     found: list[events.Prompt | events.Output | events.Feedback] = []

@@ -24,6 +24,7 @@ _TOKEN = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _TURN_RANDOM_BITS = 20
 _CHOICE = re.compile(r"[0-9]{1,3}")
+_ROLLOUTS = re.compile(r"[a-z0-9-]{1,32}:rollouts\.[0-9a-f]{12}\.[0-9]+(?=~|!|$)")
 MAX_CHOICES = 128
 """Answers of one request: choices are 0 to one less."""
 _NAMESPACE = uuid.UUID("6f1d1b52-7f0e-5c55-9e0d-6a7461696c72")
@@ -44,6 +45,20 @@ def new_session(tenant: str, now_ms: int) -> str:
     value = value & ~(0xF << 76) | 0x7 << 76
     value = value & ~(0x3 << 62) | 0x2 << 62
     return f"{tenant}:{uuid.UUID(int=value)}"
+
+
+def rollouts_session(tenant: str, book: str, number: int) -> str:
+    """The session of a group of rollouts, by the book (12 hex digits) that numbers it."""
+    return f"{tenant}:rollouts.{book}.{number}"
+
+
+def is_of_rollouts(any_id: str) -> bool:
+    """Whether an id of any kind is of a group of rollouts: no user has said anything there.
+
+    >>> is_of_rollouts(rollouts_session("acme", "0123456789ab", 7) + "~01HF7YAT00000")
+    True
+    """
+    return _ROLLOUTS.match(any_id) is not None
 
 
 def claim_session(session: str, tenant: str) -> str:

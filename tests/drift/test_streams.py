@@ -7,7 +7,7 @@ import math
 import pytest
 
 from services.drift.streams import STREAMS, usable, values
-from tailrace import events
+from tailrace import events, ids
 from tailrace.packing import pack_ids, pack_logprobs
 
 TURN = "default:s~01HF7YAT00000"
@@ -22,7 +22,8 @@ def output(**fields):
 
 
 def trajectory(**fields):
-    return events.Trajectory(trajectory_id="t", interaction_id=TURN, event_time_ms=1, **fields)
+    given = {"trajectory_id": "t", "interaction_id": TURN, "event_time_ms": 1}
+    return events.Trajectory(**(given | fields))
 
 
 def vote(up, **fields):
@@ -56,6 +57,14 @@ def test_an_answer_has_a_length_and_a_logprob():
 def test_the_table(record, expected):
     assert values(record) == expected
     assert {stream for stream, _ in expected} <= set(STREAMS)
+
+
+def test_rollouts_are_no_live_traffic():
+    mine = f"{ids.rollouts_session('acme', '0123456789ab', 3)}~01HF7YAT00000"
+    assert values(output(interaction_id=mine)) == []
+    assert values(trajectory(interaction_id=mine, reward=0.5)) == []
+    for name in ("rollouts", "rollouts.0123456789ab", "rollouts.3", "rollouts.0123456789ab.3x"):
+        assert len(values(output(interaction_id=f"acme:{name}~01HF7YAT00000"))) == 2, name
 
 
 def test_what_a_detector_can_take():

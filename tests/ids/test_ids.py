@@ -31,6 +31,17 @@ def test_every_id_leads_back_to_its_session(tenant, name, now_ms, token):
     assert not ids.is_interaction(session)
 
 
+@given(TENANTS, st.integers(0, 1 << 48), st.integers(0, 1 << 62), NAMES)
+def test_ids_of_rollouts_are_known(tenant, book, number, name):
+    session = ids.rollouts_session(tenant, f"{book % (1 << 48):012x}", number)
+    interaction = ids.new_interaction(session, 1)
+    for any_id in (session, interaction, ids.new_feedback(interaction), ids.new_feedback(session)):
+        assert ids.session_of(any_id) == session
+        assert ids.is_of_rollouts(any_id)
+    assert not ids.is_of_rollouts(ids.new_interaction(f"{tenant}:{name}", 1))
+    assert not ids.is_of_rollouts(ids.new_session(tenant, 1))
+
+
 @given(TENANTS, TIMES_MS)
 def test_a_new_session_is_a_uuid_of_version_7(tenant, now_ms):
     session = ids.new_session(tenant, now_ms)

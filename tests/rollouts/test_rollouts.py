@@ -56,6 +56,7 @@ def test_a_group_lies_on_the_log_as_the_gateway_and_a_grader_would_have_it(stage
         assert len({m.interaction_id for m in members}) == 2
     interaction, prompt = next(iter(prompts.items()))
     assert ids.session_of(interaction) == prompt.session_id
+    assert ids.is_of_rollouts(interaction)
     assert prompt.tenant == "default" and prompt.learn is True and prompt.task == "sums"
     assert prompt.sampling == {"max_tokens": "8", "n": "1"}
     assert prompt.logprobs_mode == "processed_logprobs" and prompt.tags == {"task_id": "t3"}
