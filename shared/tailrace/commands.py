@@ -58,6 +58,8 @@ def run(arguments: argparse.Namespace, common: Common) -> int:
             return _explain(arguments, common, log)
         if arguments.command == "tail":
             return tail.run(arguments, common, log)
+        if arguments.command == "replay" and arguments.to_prefix is not None:
+            return replay.copy(arguments, common, log)
         if arguments.command == "replay":
             return tail.stretch(arguments, common, log)
         if arguments.command == "dead-letters":

@@ -1,0 +1,1 @@
+"""Copies of the log: replays, exports, archives, and what differs between two prefixes."""
