@@ -58,11 +58,23 @@ def prepare(
             raise SettingsError(f"local.model_dir: {model_dir} is no model folder")
     addresses = _addresses(settings, user, state_dir / "ports.json")
     decided = compose(settings, addresses, model_dir, _secret(state_dir / "admin-token"))
+    settings_file = state_dir / "settings.toml"
+    document.write(of_children(decided, user), settings_file)
+    return Prepared(addresses=addresses, jars=jar_folder, settings_file=settings_file)
+
+
+def of_children(decided: document.Document, user: Mapping[str, object]) -> document.Document:
+    """The settings of all children: what was decided, and what the user set over it.
+
+    Rollouts fill as many of vLLM's slots as it has here, unless the user says otherwise.
+    """
     # What the runner decides of the common keys is not the user's to override for the children.
     kept = {k: v for k, v in user.items() if k not in ("kafka", "redis", "state_dir", "local")}
-    settings_file = state_dir / "settings.toml"
-    document.write(document.merge(decided, kept), settings_file)
-    return Prepared(addresses=addresses, jars=jar_folder, settings_file=settings_file)
+    engine = kept.get("engine")
+    if "rollouts" in decided and isinstance(engine, Mapping) and "max_num_seqs" in engine:
+        slots = {"rollouts": {"max_num_seqs": engine["max_num_seqs"]}}
+        decided = document.merge(decided, slots)
+    return document.merge(decided, kept)
 
 
 def _check(settings: Settings, state_dir: Path, cache_dir: Path, say: Say) -> None:

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from services.local.composition import Addresses, check, compose
+from services.local.preparation import of_children
 from services.local.settings import Settings
 from tailrace.errors import SettingsError
 from tests.borders.test_imports import ROOT
@@ -45,6 +46,22 @@ def test_rollouts_run_where_their_tasks_are_named_and_know_the_engine() -> None:
     table = {"engines": {"engine-0": "http://10.0.0.1:8001"}, "metrics_port": 2}
     assert document(with_rollouts)["rollouts"] == table
     assert "rollouts" not in document(Settings())
+
+
+def test_rollouts_know_how_many_slots_the_engine_has() -> None:
+    decided = document(Settings(services=("engine", "rollouts")))
+    engine: dict[str, object] = {"max_num_seqs": 8}
+    assert "max_num_seqs" not in table(of_children(decided, {}))
+    assert table(of_children(decided, {"engine": engine}))["max_num_seqs"] == 8
+    less = {"engine": engine, "rollouts": {"max_num_seqs": 4}}
+    assert table(of_children(decided, less))["max_num_seqs"] == 4
+    assert "rollouts" not in of_children(document(Settings()), {"engine": engine})
+
+
+def table(settings: dict[str, object]) -> dict[str, object]:
+    found = settings["rollouts"]
+    assert isinstance(found, dict)
+    return found
 
 
 def test_a_start_without_it_ends_with_2(tmp_path: Path) -> None:
