@@ -13,26 +13,28 @@ import shutil
 import psutil
 
 MIB = 1024 * 1024
+STATE_MIB = 1550
+"""The trainer's float32 masters and both moments."""
 MEMORY_MIB = {
     "kafka": 500,
     "redis": 50,
     "engine": 3600,
-    "trainer": 4700,
+    "trainer": 4700 + STATE_MIB,
     "gateway": 300,
     "rewards": 300,
     "drift": 250,
     "releases": 100,
 }
 """Resident memory of each part at its highest, with a model of 135M parameters; the engine's is
-vLLM's too, the trainer's is float32 masters, gradients and moments, and one forward pass."""
+vLLM's too, the trainer's is masters, gradients and moments, one forward pass, and the copy of a
+whole checkpoint that it makes where the disk is slower than a step."""
 MODEL_DISK_MIB = 700
 """The prepared model and the half-written copy beside it while it is made."""
 JARS_DISK_MIB = 100
 STATE_DISK_MIB = 2500
 """Topics and logs of a day of play."""
-CHECKPOINTS_DISK_MIB = 3 * 1550
-"""The trainer's: two that are kept and one that is being written, each of float32 masters and both
-moments."""
+CHECKPOINTS_DISK_MIB = 3 * STATE_MIB
+"""The trainer's: two that are kept and one that is being written."""
 
 
 class Shortage(RuntimeError):

@@ -239,7 +239,9 @@ def test_the_readme_asks_for_what_the_whole_system_needs(
     monkeypatch.setattr(preflight, "available_memory_mib", lambda: memory_mib)
     lines = preflight.check(parts, state_dir=tmp_path, cache_dir=tmp_path, model=True, jars=True)
     needs = [int(re.findall(r"(\d+) MiB", line)[0]) for line in lines]
-    assert needs[0] > 9000, "vLLM 3.2 GB, trainer 4.5, Kafka 0.4, the others 1.5"
+    assert needs[0] > 10500, (
+        "vLLM 3.2 GB, trainer 4.5, its copy of a state 1.6, Kafka 0.4, others 1.5"
+    )
     assert sum(needs[1:]) > 3 * 1.6e9 / preflight.MIB
     # The packages come on top. A machine of 16 GiB can run it.
     assert sum(needs[1:]) + 6500 <= disk_mib and memory_mib <= 12 * 1024
