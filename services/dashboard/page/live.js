@@ -1,7 +1,8 @@
 // The live picture: one EventSource, one event name per section. What came last of each section is
-// kept, so that a tab that opens later has it at once. A lost line is said, and comes back by itself.
+// kept, so that a tab that opens later has it at once. A lost line is said, and comes back by itself;
+// `traffic` comes with every refresh, so silence is a lost line too.
 
-const SILENCE_MS = 15_000;
+const SILENCE_MS = 8_000;
 
 export class Live {
   /** `said(state, words)` hears how the line is: live, quiet or lost. */
@@ -13,10 +14,19 @@ export class Live {
     this.state = '';
     this.wait_ms = 500;
     this.heard_ms = Date.now();
+    this.skew_ms = 0;
     this.open();
+    this.on('traffic', (traffic) => {
+      this.skew_ms = traffic.now_ms - Date.now();
+    });
     setInterval(() => this.check(), 1000);
     window.addEventListener('online', () => this.again());
     document.addEventListener('visibilitychange', () => document.hidden || this.check());
+  }
+
+  /** The dashboard's clock: times of the log are nearer to it than to the viewer's. */
+  now() {
+    return Date.now() + this.skew_ms;
   }
 
   open() {
@@ -26,7 +36,6 @@ export class Live {
       this.wait_ms = 500;
       this.alive();
     };
-    this.source.onmessage = () => this.alive();
     this.source.onerror = () => this.lost();
     for (const name of this.listeners.keys()) this.attach(name);
   }

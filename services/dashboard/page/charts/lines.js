@@ -78,7 +78,7 @@ export class Lines extends Plot {
     for (const value of ticks(up, height / 42)) {
       const y = up(value);
       svg.append(
-        draw('line', { class: 'grid', x1: LEFT, x2: width - RIGHT, y1: y, y2: y }),
+        draw('line', { class: 'rule', x1: LEFT, x2: width - RIGHT, y1: y, y2: y }),
         label(LEFT - 6, y + 3.5, this.y.say(value), { 'text-anchor': 'end' }),
       );
     }

@@ -1,0 +1,97 @@
+// Versions along time, in lanes: a bar for each version in each lane, with a scale of its own.
+
+import { draw } from '../dom.js';
+import { clock } from '../words.js';
+import { Plot, empty, label } from './plot.js';
+import { extent, linear, nearest, times } from './scale.js';
+
+const LEFT = 92;
+const RIGHT = 14;
+const BOTTOM = 22;
+const GAP = 8;
+
+export class Timeline extends Plot {
+  /** `lanes`: {key, name, say: value to text}. A mark of the data has `x` (ms), `name`, a number or
+   *  null for each key, `kind` (its class) and `note`. `chosen(mark)` hears a click. */
+  constructor(host, options) {
+    super(host, options);
+    this.lanes = options.lanes;
+    this.chosen = options.chosen;
+    this.marks = [];
+  }
+
+  set(marks) {
+    this.marks = marks;
+    if (this.cursor !== null && this.cursor >= marks.length) this.cursor = null;
+    this.redraw();
+  }
+
+  length() {
+    return this.marks.length;
+  }
+
+  at(x) {
+    if (!this.marks.length || !this.across) return null;
+    return nearest(
+      this.marks.map((mark) => mark.x),
+      this.across.back(x),
+    );
+  }
+
+  paint(svg) {
+    const { width, height } = this;
+    const wide = extent(this.marks.map((mark) => mark.x));
+    if (!wide) {
+      empty(svg, width, height, 'no version yet');
+      this.across = null;
+      return;
+    }
+    this.across = linear(wide[0], wide[1], LEFT + 10, width - RIGHT - 6);
+    const room = (width - LEFT - RIGHT) / Math.max(1, this.marks.length);
+    const thick = Math.max(2, Math.min(12, room * 0.6));
+    const tall = (height - BOTTOM) / this.lanes.length;
+    if (this.cursor !== null) {
+      const x = this.across(this.marks[this.cursor].x);
+      svg.append(draw('line', { class: 'cursor', x1: x, x2: x, y1: 0, y2: height - BOTTOM }));
+    }
+    this.lanes.forEach((lane, index) => this.lane(svg, lane, index, index * tall, tall, thick));
+    for (const value of times(this.across, width / 130)) {
+      const text = clock(value).replace(/:00$/, '');
+      svg.append(label(this.across(value), height - 6, text, { 'text-anchor': 'middle' }));
+    }
+  }
+
+  lane(svg, lane, index, top, tall, thick) {
+    const base = top + tall - GAP;
+    const most = extent(this.marks.map((mark) => mark[lane.key]))?.[1] ?? 0;
+    svg.append(
+      draw('line', { class: 'rule', x1: LEFT, x2: this.width - RIGHT, y1: base, y2: base }),
+      label(0, base - tall / 2 + GAP, lane.name, { class: 'axis name' }),
+      label(0, base - tall / 2 + GAP + 13, most > 0 ? `most ${lane.say(most)}` : ''),
+    );
+    this.marks.forEach((mark, place) => {
+      const value = mark[lane.key];
+      const x = this.across(mark.x);
+      if (!value || most <= 0) {
+        svg.append(draw('circle', { class: 'dot none', cx: x, cy: base, r: 1.5 }));
+        return;
+      }
+      const size = Math.max(2, (value / most) * (tall - GAP * 2));
+      const kind = `bar lane-${index} ${mark.kind} ${place === this.cursor ? 'at' : ''}`;
+      const shape = { x: x - thick / 2, y: base - size, width: thick, height: size };
+      svg.append(draw('rect', { class: kind, ...shape, rx: Math.min(1.5, thick / 4) }));
+    });
+  }
+
+  words(cursor) {
+    const mark = cursor === null ? this.marks.at(-1) : this.marks[cursor];
+    if (!mark) return 'no version yet';
+    const parts = this.lanes.map(({ key, name, say }) => `${name} ${say(mark[key])}`);
+    return [mark.name, clock(mark.x), ...parts, mark.note].filter(Boolean).join(' \u00b7 ');
+  }
+
+  choose(cursor) {
+    const mark = this.marks[cursor];
+    if (mark && this.chosen) this.chosen(mark);
+  }
+}
