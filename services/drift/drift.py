@@ -42,8 +42,12 @@ VALUES = Counter("tailrace_drift_values", "Values given to the detectors", ["str
 ALARMS = Counter("tailrace_drift_alarms", "Alarms sent", ["stream", "detector", "state"])
 MUTED = Counter("tailrace_drift_muted_alarms", "Alarms made again in a rebuild, not sent")
 REBUILDS = Counter("tailrace_drift_rebuilds", "Checkpoints whose detectors were not for us")
-FIRING = Gauge("tailrace_drift_firing", "1 while a detector fires", ["stream", "detector"])
-LEVEL = Gauge("tailrace_drift_level", "What a detector sees now", ["stream", "detector"])
+FIRING = Gauge("tailrace_drift_firing_ratio", "1 while a detector fires", ["stream", "detector"])
+LEVEL = Gauge(
+    "tailrace_drift_level_value",
+    "What a detector sees now, in the unit of its stream",
+    ["stream", "detector"],
+)
 LAG_S = Gauge("tailrace_drift_lag_seconds", "Age of the newest record seen")
 CHECKPOINT_S = Gauge("tailrace_drift_checkpoint_seconds", "How long the last checkpoint took")
 _log = logging.getLogger(__name__)
@@ -167,7 +171,7 @@ class Drift:
             self._positions[topic, partition] = self._consumer.position(topic, partition)
 
     def _observe(self, time_ms: int, record: LogRecord) -> None:
-        RECORDS.labels(record.topic).inc()
+        RECORDS.labels(record.topic.removeprefix(self._prefix)).inc()
         LAG_S.set(max(0, self._clock_ms() - time_ms) / 1000)
         try:
             found = streams.values(self._decoder.decode(record))
@@ -197,6 +201,6 @@ class Drift:
         _log.warning("alarm state=%s source=%s message=%s", alarm.state, where, alarm.message)
 
     def _skip(self, record: LogRecord, reason: str, error: Exception) -> None:
-        SKIPPED.labels(record.topic, reason).inc()
+        SKIPPED.labels(record.topic.removeprefix(self._prefix), reason).inc()
         where = f"{record.topic}/{record.partition}/{record.offset}"
         _log.warning("record skipped source=%s reason=%s", where, error)

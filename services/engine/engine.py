@@ -41,15 +41,19 @@ from tailrace.weights.subscriber import Subscriber
 
 logger = logging.getLogger(__name__)
 
-VERSION = Gauge("tailrace_engine_version", "The version that is served")
+VERSION = Gauge("tailrace_engine_served_version", "The version that is served")
 SWAPS = Counter("tailrace_engine_swaps", "Versions by what became of them", ["outcome"])
+for _outcome in ("applied", "relabelled", "refused", "doubt"):
+    SWAPS.labels(_outcome)  # at 0 from the start: else the first refusal is no increase
 PAUSE = Histogram(
     "tailrace_engine_pause_seconds",
     "How long an update of what was served froze running requests",
     buckets=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1, 2, 5, 10, 30),
 )
 APPLY = Histogram(
-    "tailrace_engine_apply_seconds", "Fetch, apply, digest and lay down, before a swap"
+    "tailrace_engine_apply_seconds",
+    "Fetch, apply, digest and lay down, before a swap",
+    buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120),
 )
 
 _LOADS = 2

@@ -17,6 +17,8 @@ from prometheus_client import Counter
 logger = logging.getLogger(__name__)
 
 RESTARTS = Counter("tailrace_engine_vllm_restarts", "vLLM processes ended or given up", ["reason"])
+for _kind in ("exit", "unfit", "start", "given up"):
+    RESTARTS.labels(_kind)  # at 0 from the start: else the first one is no increase
 
 _BACKOFF_S = (1.0, 2.0, 5.0, 10.0, 30.0)
 

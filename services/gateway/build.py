@@ -7,6 +7,7 @@ from pathlib import Path
 import re
 import time
 
+from services.gateway import metrics
 from services.gateway.app import Gateway
 from services.gateway.capture import Capture
 from services.gateway.engine import Engine
@@ -62,6 +63,7 @@ def build(
         wire = Wire(settings.registry)
         return Writer(kafka.producer(), wire, prefix=settings.prefix, source="gateway")
 
+    metrics.SPOOL_LIMIT_BYTES.set(settings.spool_bytes)
     folder = settings.state_dir / "gateway"
     spool = Spool(folder / "spool.sqlite", Wire(), max_bytes=settings.spool_bytes)
     gateway = Gateway(

@@ -71,7 +71,8 @@ def of_record(error: InvalidRecord, param: str | None = None) -> ApiError:
 
 
 def response(error: ApiError) -> Response:
-    """The error as a response."""
+    """The error as a response, counted."""
+    metrics.REFUSED.labels(str(error.status), error.code or "").inc()
     return JSONResponse(error.body(), error.status, headers=error.headers)
 
 
@@ -80,7 +81,6 @@ async def on_api_error(request: Request, error: Exception) -> Response:
     if isinstance(error, InvalidRecord):
         error = of_record(error)
     assert isinstance(error, ApiError)
-    metrics.REFUSED.labels(str(error.status), error.code or "").inc()
     return response(error)
 
 

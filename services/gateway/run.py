@@ -63,10 +63,7 @@ class Run:
             reason = error.reason if isinstance(error, EngineFailed) else "engine_refused"
             self._end("failed" if isinstance(error, EngineFailed) else "refused", error=reason)
             raise
-        first = self.interaction.completion_tokens() == 0
         self.interaction.add(delta, self._now_ms())
-        if first and delta.token_ids:
-            metrics.TTFT_S.observe((self._now_ms() - self.interaction.begun_ms) / 1000)
         return delta
 
     async def to_end(self) -> None:
@@ -86,14 +83,17 @@ class Run:
         now_ms, interaction = self._now_ms(), self.interaction
         if left and all(choice.finish_reason for choice in interaction.choices):
             outcome = "done"
+        model = interaction.prompt.model or ""
         for output in interaction.outputs(now_ms, error=error, left=left):
+            if output.ttft_ms is not None:
+                metrics.TTFT_S.labels(model).observe(output.ttft_ms / 1000)
             if output.untrainable:
                 metrics.UNTRAINABLE.labels(output.untrainable).inc()
             self._capture.offer(topics.OUTPUTS, output, interaction.terms.traceparent)
-        metrics.REQUESTS.labels(outcome).inc()
-        metrics.REQUEST_S.observe((now_ms - interaction.begun_ms) / 1000)
-        metrics.TOKENS.labels("prompt").inc(interaction.prompt_tokens)
-        metrics.TOKENS.labels("completion").inc(interaction.completion_tokens())
+        metrics.REQUESTS.labels(outcome, model).inc()
+        metrics.REQUEST_S.labels(model).observe((now_ms - interaction.begun_ms) / 1000)
+        metrics.TOKENS.labels("input", model).inc(interaction.prompt_tokens)
+        metrics.TOKENS.labels("output", model).inc(interaction.completion_tokens())
 
 
 class EventStream(StreamingResponse):

@@ -15,7 +15,7 @@ PAUSES = Counter(
     "tailrace_graders_pauses", "How often reading stopped for outputs without prompts", ["grader"]
 )
 SECONDS = Histogram(
-    "tailrace_graders_seconds",
+    "tailrace_graders_call_seconds",
     "How long one call of a function or one request to a judge took",
     ["grader"],
     buckets=(0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 60),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prometheus_client import Counter, Gauge, Histogram, Summary
+from prometheus_client import Counter, Gauge, Histogram
 
 GROUPS = Counter("tailrace_rollouts_groups", "Groups that lie on the log, whole", ["benchmark"])
 DROPPED = Counter(
@@ -22,7 +22,12 @@ REPEATED = Counter(
 )
 IN_FLIGHT = Gauge("tailrace_rollouts_in_flight_requests", "Requests of ours", ["engine"])
 ALLOWED = Gauge("tailrace_rollouts_allowed_requests", "How many there may be", ["engine"])
-SCORE = Summary("tailrace_rollouts_score", "Scores of the answers on the log", ["benchmark"])
+SCORE = Histogram(
+    "tailrace_rollouts_score_ratio",
+    "Scores of the answers on the log",
+    ["benchmark"],
+    buckets=(0, 0.25, 0.5, 0.75, 1),
+)
 ANSWER_S = Histogram(
     "tailrace_rollouts_answer_seconds",
     "From the request to the answer",

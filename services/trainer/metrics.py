@@ -13,6 +13,10 @@ DECISIONS = Counter(
     "tailrace_trainer_decisions_total", "Trajectory records decided", ("outcome", "reason")
 )
 EXPIRED = Counter("tailrace_trainer_expired_total", "Records that were gone before they were read")
+DEAD_LETTERS = Counter(
+    "tailrace_trainer_dead_letters_total", "Records put on dead-letters", ("topic", "reason")
+)
+LAG_S = Gauge("tailrace_trainer_lag_seconds", "Age of the newest trajectory when it was read")
 COMMANDS = Counter("tailrace_trainer_commands_total", "Commands seen on control", ("command",))
 FROZEN = Gauge("tailrace_trainer_frozen_ratio", "1 while an order to freeze holds, else 0")
 HELD = Gauge("tailrace_trainer_held_answers", "Usable answers that wait for a batch")
@@ -28,8 +32,12 @@ PUBLISH_S = Histogram(
 UPDATE_BYTES = Histogram(
     "tailrace_trainer_update_bytes", "Stream of one version", buckets=[4.0**n for n in range(5, 18)]
 )
-VERSION = Gauge("tailrace_trainer_version", "Newest published version")
-FIGURE = Gauge("tailrace_trainer_figure_ratio", "Figures of the last step", ("figure",))
+VERSION = Gauge("tailrace_trainer_published_version", "Newest published version")
+FIGURE = Gauge(
+    "tailrace_trainer_figure_value",
+    "Figures of the last step, each in its own unit (docs/training.md)",
+    ("figure",),
+)
 ANSWERS = Counter("tailrace_trainer_answers_total", "Answers trained on", ("objective",))
 LAG = Histogram(
     "tailrace_trainer_lag_versions",
@@ -60,6 +68,22 @@ UNREADABLE = Counter(
     "tailrace_trainer_unreadable_versions_total",
     "Versions that could not be made again, so that training went on before them",
 )
+
+
+for _outcome in ("trained", "non_finite"):
+    STEPS.labels(_outcome)  # at 0 from the start: else the first one is no increase
+for _outcome in ("begun", "busy", "failed"):
+    CHECKPOINTS.labels(_outcome)
+_REASONS = 100
+"""A reason can be a word of the record itself; there are not this many that we know."""
+_reasons: set[str] = set()
+
+
+def decided(outcome: str, reason: str) -> None:
+    """One record was; ``other`` is every reason that came after the first hundred."""
+    if len(_reasons) < _REASONS:
+        _reasons.add(reason)
+    DECISIONS.labels(outcome, reason if reason in _reasons else "other").inc()
 
 
 def stepped(figures: Mapping[str, float], inputs: Iterable[StepInput]) -> None:

@@ -41,7 +41,7 @@ def test_a_step_s_figures_are_in_its_record_and_on_metrics(mill: Mill) -> None:
     # The clock stood still while data was read, and was put forward while nothing was.
     assert second.figures["idle_share"] == 0.0
     for name, value in second.figures.items():
-        assert sample("figure_ratio", figure=name) == value
+        assert sample("figure_value", figure=name) == value
     assert mill.versions()[-1].figures == second.figures
     for name in second.figures:  # the page has the families by their placeholder
         family = re.sub("^(objective|lag)_(?!mean|max).*", r"\1_", name)
