@@ -15,7 +15,7 @@ import re
 import sys
 from typing import TYPE_CHECKING, Any
 
-from tailrace import deadletters, evaluation, keys, models, replay, tail
+from tailrace import deadletters, evaluation, keys, models, replay, tail, why
 from tailrace.errors import SettingsError, TailraceError
 
 if TYPE_CHECKING:
@@ -128,6 +128,7 @@ def parser() -> argparse.ArgumentParser:
     tried.add_argument("--until", metavar="T", help="up to here (now)")
     tried.add_argument("--json", action="store_true")
 
+    why.add_parser(commands, _command)
     deadletters.add_parser(commands, _command)
     evaluation.add_parser(commands, _command)
     models.add_parser(commands, _command)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from tailrace import deadletters, evaluation, models, replay, tail
+from tailrace import deadletters, evaluation, models, replay, tail, why
 from tailrace.errors import LogError
 from tailrace.log.base import Log
 from tailrace.settings import Common
@@ -62,6 +62,8 @@ def run(arguments: argparse.Namespace, common: Common) -> int:
             return replay.copy(arguments, common, log)
         if arguments.command == "replay":
             return tail.stretch(arguments, common, log)
+        if arguments.command == "why":
+            return why.run(arguments, common, log)
         if arguments.command == "dead-letters":
             return deadletters.run(arguments, common, log)
     finally:

@@ -163,39 +163,52 @@ def in_words(found: Explanation) -> list[str]:
         content = found.prompt.content
         learn = "may be trained on" if found.prompt.learn else "may not be trained on"
         lines += [f"  model {found.prompt.model}, {learn}"]
-        lines += [f"  asked: {_text(content.messages if content else None)}"]
+        lines += [f"  asked: {text_of(content.messages if content else None)}"]
     for output in found.outputs:
         versions = sorted({str(span.version) for span in output.weight_versions})
         end = output.error or output.untrainable or output.finish_reason
         lines += [f"answer {output.choice} ({end}, version {', '.join(versions) or 'unknown'})"]
-        lines += [f"  {_text(output.content.message if output.content else None)}"]
+        lines += [f"  {text_of(output.content.message if output.content else None)}"]
     lines += ["feedback" if found.feedback else "no feedback"]
-    for heard in found.feedback:
-        fate = "in flight" if heard.fate is None else _named(heard.fate)
-        lines += [f"  {_clock(heard.time_ms)} {_said(heard.record)}: {fate}"]
+    lines += [f"  {heard_in_words(heard)}" for heard in found.feedback]
     for one in found.revisions:
-        rule = {
-            "default": ", it seems by default",
-            "nothing": "",
-            "clipped": ", it seems clipped, of",
-        }
-        how = rule.get(one.combined, f", which is the {one.combined} of")
-        which = f"revision {one.revision} of answer {one.choice}, closed {_clock(one.time_ms)}"
-        lines += [f"{which}: reward {_number(one.reward)}{how}"]
-        width = max([len(c.name) for c in one.components], default=0)
-        for term in one.components:
-            value = f"{_number(term.value)} × {_number(term.weight)}"
-            note = f" ({term.reason})" if term.reason else ""
-            lines += [f"  {term.name:<{width}} {value if term.value is not None else 'none'}{note}"]
-        lines += [f"  better than {loser}" for loser in one.preferred_over]
-        trainer = "not decided yet" if one.fate is None else _named(one.fate)
-        if one.fate is not None and one.fate.version is not None:
-            trainer += f", version {one.fate.version}"
-        lines += [f"  spec {one.reward_spec}, trajectory {one.trajectory_id}: {trainer}"]
+        lines += revision_in_words(one)
     lines += [] if found.revisions else ["no trajectory yet"]
-    # Anybody may have written these texts: no line breaks, no escapes of the terminal, no half
-    # surrogates.
-    return ["".join(c if c.isprintable() else " " for c in line) for line in lines]
+    return [plain(line) for line in lines]
+
+
+def plain(line: str) -> str:
+    """A line that does a terminal no harm. Anybody may have written what is in it: no line breaks,
+    no escapes, no half surrogates."""
+    return "".join(c if c.isprintable() else " " for c in line)
+
+
+def heard_in_words(heard: Heard) -> str:
+    """One feedback and its fate."""
+    fate = "in flight" if heard.fate is None else named(heard.fate)
+    return f"{clock(heard.time_ms)} {_said(heard.record)}: {fate}"
+
+
+def revision_in_words(one: Revision) -> list[str]:
+    """One reward, term by term, and what the trainer made of it."""
+    rule = {
+        "default": ", it seems by default",
+        "nothing": "",
+        "clipped": ", it seems clipped, of",
+    }
+    how = rule.get(one.combined, f", which is the {one.combined} of")
+    which = f"revision {one.revision} of answer {one.choice}, closed {clock(one.time_ms)}"
+    lines = [f"{which}: reward {number(one.reward)}{how}"]
+    width = max([len(c.name) for c in one.components], default=0)
+    for term in one.components:
+        value = f"{number(term.value)} × {number(term.weight)}"
+        note = f" ({term.reason})" if term.reason else ""
+        lines += [f"  {term.name:<{width}} {value if term.value is not None else 'none'}{note}"]
+    lines += [f"  better than {loser}" for loser in one.preferred_over]
+    trainer = "not decided yet" if one.fate is None else named(one.fate)
+    if one.fate is not None and one.fate.version is not None:
+        trainer += f", version {one.fate.version}"
+    return [*lines, f"  spec {one.reward_spec}, trajectory {one.trajectory_id}: {trainer}"]
 
 
 def _said(record: Feedback) -> str:
@@ -206,24 +219,27 @@ def _said(record: Feedback) -> str:
     given = (record.boolean, record.number, record.category, record.preferred_over)
     value = next((str(one) for one in given if one is not None), "")
     if record.content is not None:
-        value = _text(record.content.text)
+        value = text_of(record.content.text)
     kind = "over " if record.kind == "preference" else ""
     return f"{record.metric} {kind}{value} for {about} by {who}"
 
 
-def _named(fate: Fate) -> str:
+def named(fate: Fate) -> str:
+    """Outcome and reason."""
     return fate.outcome + (f" ({fate.reason})" if fate.reason else "")
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
+    """A figure for people."""
     return "none" if value is None else f"{value:.4g}"
 
 
-def _clock(time_ms: int) -> str:
+def clock(time_ms: int) -> str:
+    """A moment for people, UTC."""
     return datetime.fromtimestamp(time_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
-def _text(text: str | None) -> str:
+def text_of(text: str | None) -> str:
     """What was said last, of a plain text, an OpenAI message, or a list of them."""
     try:
         found = json.loads(text or "null")

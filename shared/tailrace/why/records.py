@@ -95,12 +95,11 @@ class Advantage(msgspec.Struct, frozen=True, kw_only=True):
     """How far an answer pulled the weights: up where it is positive, down where it is negative."""
 
     value: float
-    basis: Literal["ledger", "revision", "demonstration", "pair", "step"]
+    basis: Literal["revision", "demonstration", "pair", "step"]
     """Where the value is from. ``revision``: the answer was trained before with another reward, the
     difference is what counts; ``demonstration``: 1, it is to be imitated; ``pair``: 1 for the
-    answer that was preferred, -1 for the other; these are exact. ``step``: the reward less the mean
-    reward of the step's other answers, in place of the trainer's baseline, which the ledger does
-    not hold. ``ledger``: the ledger says it."""
+    answer that was preferred, -1 for the other. ``step``: the reward less the mean reward of the
+    step, in place of the baseline of the trainer, which the ledger does not hold."""
 
 
 class Trained(msgspec.Struct, frozen=True, kw_only=True):
