@@ -236,7 +236,10 @@ def number(value: float | None) -> str:
 
 def clock(time_ms: int) -> str:
     """A moment for people, UTC."""
-    return datetime.fromtimestamp(time_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    try:
+        return datetime.fromtimestamp(time_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    except (ValueError, OverflowError, OSError):
+        return f"at {time_ms} ms"  # some writer's own time, beyond all calendars
 
 
 def text_of(text: str | None) -> str:

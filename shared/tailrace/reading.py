@@ -150,9 +150,7 @@ def as_document(item: Item) -> dict[str, Any]:
         "topic": record.topic,
         "partition": record.partition,
         "offset": record.offset,
-        "time": datetime.fromtimestamp(record.time_ms / 1000, UTC).isoformat(
-            timespec="milliseconds"
-        ),
+        "time": _time(record.time_ms),
         "key": record.key.decode(errors="replace") if record.key is not None else None,
     }
     if isinstance(event, InvalidRecord):
@@ -163,6 +161,13 @@ def as_document(item: Item) -> dict[str, Any]:
     document["headers"] = {k: v.decode(errors="replace") for k, v in record.headers.items()}
     document["bytes"] = len(record.value or b"")
     return document
+
+
+def _time(time_ms: int) -> str:
+    try:
+        return datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="milliseconds")
+    except (ValueError, OverflowError, OSError):
+        return str(time_ms)  # as its writer said it, on a topic without append times
 
 
 def _readable(value: Any, name: str = "") -> Any:

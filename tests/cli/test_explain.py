@@ -127,6 +127,16 @@ def test_a_text_does_the_terminal_no_harm(told, text):
     words.encode()
 
 
+def test_a_time_beyond_all_calendars_is_told(told):
+    told.writer.write(
+        topics.TRAJECTORIES,
+        events.Trajectory(
+            trajectory_id="t", interaction_id=TURN, event_time_ms=1, closed_log_time_ms=10**18
+        ),
+    )
+    assert f"closed at {10**18} ms" in told.words()
+
+
 def test_what_cannot_be_read_is_passed_over(told):
     producer = told.log.producer()
     for topic in ("prompts", "outputs", "feedback", "trajectories", "receipts"):
