@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from tailrace import deadletters, evaluation, keys, models, replay, tail, why
 from tailrace.errors import SettingsError, TailraceError
+from tailrace.export import command as export
 
 if TYPE_CHECKING:
     from tailrace.settings import Common
@@ -131,6 +132,7 @@ def parser() -> argparse.ArgumentParser:
     why.add_parser(commands, _command)
     deadletters.add_parser(commands, _command)
     evaluation.add_parser(commands, _command)
+    export.add_parser(commands, _command)
     models.add_parser(commands, _command)
     keys.add_parser(commands)
     return found

@@ -19,6 +19,7 @@ import msgspec
 
 from tailrace import deadletters, evaluation, models, replay, tail, why
 from tailrace.errors import LogError
+from tailrace.export import command as export
 from tailrace.log.base import Log
 from tailrace.settings import Common
 
@@ -58,6 +59,8 @@ def run(arguments: argparse.Namespace, common: Common) -> int:
             return _explain(arguments, common, log)
         if arguments.command == "tail":
             return tail.run(arguments, common, log)
+        if arguments.command == "export":
+            return export.run(arguments, common, log)
         if arguments.command == "replay" and arguments.to_prefix is not None:
             return replay.copy(arguments, common, log)
         if arguments.command == "replay":

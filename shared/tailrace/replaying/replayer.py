@@ -141,14 +141,14 @@ class Replayer:
         topic, partition = key
         lane = self._lanes[key]
         tick = self._tick(record) if topic == self._ticks else None
-        for kind in tick.ends if tick is not None else ():
+        for kind, wanted in tick.ends.items() if tick is not None else ():
             other = (self._plan.source + kind, partition)
             if other not in self._lanes:
                 continue
             feed = self._lanes[other]
-            while feed.at < min(tick.ends[kind], feed.end):
+            while feed.at < min(wanted, feed.end):
                 before = merge.head(other)
-                if before is None or before.offset >= tick.ends[kind]:
+                if before is None or before.offset >= wanted:
                     break
                 self._put(merge, producer, other, before)
         merge.take(key)

@@ -1,0 +1,93 @@
+"""From trajectories to files, a batch at a time. Called by :mod:`.command`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+import msgspec
+
+from tailrace.events import Trajectory
+from tailrace.export import columns, layouts
+from tailrace.export.choice import Choice
+from tailrace.export.layouts import Row
+from tailrace.export.pairs import Pairs, Texts
+from tailrace.export.shards import Shards
+from tailrace.export.texts import Unfit
+
+Source = Callable[["Counter[str]"], Iterator[Trajectory]]
+
+
+def rows(
+    source: Source,
+    choice: Choice,
+    shards: Shards,
+    form: str,
+    good_above: float,
+    shard_rows: int,
+) -> tuple[int, Counter[str]]:
+    """A row for each trajectory that counts. How many were read, and what was left out."""
+    left_out: Counter[str] = Counter()
+    read = 0
+    batch: list[Trajectory] = []
+    made: list[Row] = []
+
+    def flush() -> None:
+        names = [one.trajectory_id for one in batch]
+        if form == "parquet":
+            shards.table(columns.table(batch), names)
+        elif form == "jsonl":
+            texts = (msgspec.json.encode(columns.document(one)) + b"\n" for one in batch)
+            shards.lines(list(texts), names)
+        else:
+            shards.table(layouts.table(form, made), names)
+        batch.clear()
+        made.clear()
+
+    for one in source(left_out):
+        read += 1
+        if one.supersedes is not None:
+            shards.supersede(one.supersedes)
+        reason = choice.refuses(one)
+        if reason is None and choice.refuses_reward(one.reward):
+            reason = "reward"
+        if reason is None and form in ("sft", "kto"):
+            try:
+                made.append(layouts.sft(one) if form == "sft" else layouts.kto(one, good_above))
+            except Unfit as error:
+                reason = str(error)
+        if reason is not None:
+            left_out[reason] += 1
+            continue
+        batch.append(one)
+        if len(batch) >= shard_rows:
+            flush()
+    if batch or not shards.written:
+        flush()  # an empty set has its columns too
+    return read + left_out["unreadable"], left_out
+
+
+def pairs(
+    source: Source, choice: Choice, shards: Shards, form: str, margin: float, shard_rows: int
+) -> tuple[int, Counter[str]]:
+    """A row for each pair. How many trajectories were read; what was left out, of them and of the
+    pairs."""
+    left_out: Counter[str] = Counter()
+    found = Pairs(choice, margin)
+    read = 0
+    for one in source(left_out):
+        read += 1
+        if (reason := choice.refuses(one)) is not None:
+            left_out[reason] += 1
+            found.forget(one)
+        else:
+            found.see(one)
+    texts = Texts(found)
+    for one in source(Counter()):
+        texts.take(one)
+    made = list(texts.rows())
+    for start in range(0, max(len(made), 1), shard_rows):
+        some = made[start : start + shard_rows]
+        names = [f"{row['chosen_id']}/{row['rejected_id']}/{row['by']}" for row in some]
+        shards.table(layouts.table(form, some), names)
+    return read + left_out["unreadable"], left_out + found.left_out + texts.left_out
