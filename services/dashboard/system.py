@@ -81,8 +81,8 @@ class Account(Section, kw_only=True):
     before: int = 0
     """Receipts of records from before the account began, which are not in it."""
     forgotten: int = 0
-    """Records in flight that were too many to remember (setting in_flight_limit): counted as in
-    flight until the end."""
+    """Records in flight that were too many to remember (setting in_flight_limit). A receipt that
+    names no record in flight is taken for one of theirs."""
 
 
 class Lag(Section, kw_only=True):
