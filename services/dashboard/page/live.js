@@ -59,6 +59,14 @@ export class Live {
     if (this.last.has(name)) listener(this.last.get(name));
   }
 
+  /** Tell again what is known of some sections. */
+  repeat(names) {
+    for (const name of names) {
+      if (!this.last.has(name)) continue;
+      for (const listener of this.listeners.get(name) ?? []) listener(this.last.get(name));
+    }
+  }
+
   alive() {
     this.heard_ms = Date.now();
     this.say('live', 'live');

@@ -29,6 +29,9 @@ const views = {
   tail: new Tail(panels.tail),
 };
 
+let last = 'now';
+let left = '#now';
+
 async function fields() {
   try {
     hints.fields = await ask('api/fields');
@@ -48,8 +51,13 @@ function go() {
     mark(tabs[name], 'aria-selected', name === shown ? 'true' : 'false');
     mark(tabs[name], 'tabindex', name === shown ? '0' : '-1');
     if (name !== shown && !panels[name].hidden) views[name].leave?.();
+    // A tab leads back to where one was in it, and from there to its beginning.
+    if (name === last && name !== shown) mark(tabs[name], 'href', left);
     panels[name].hidden = name !== shown;
   }
+  mark(tabs[shown], 'href', `#${shown}`);
+  last = shown;
+  left = location.hash || '#now';
   document.title = `${tabs[shown].textContent} \u00b7 tailrace`;
   views[shown].enter?.(place);
 }
@@ -65,7 +73,7 @@ function press(event) {
   if (event.key === ' ') event.target.click();
   else if (to !== undefined) {
     tabs[NAMES[to]].focus();
-    location.hash = NAMES[to];
+    location.hash = tabs[NAMES[to]].getAttribute('href');
   } else return;
   event.preventDefault();
 }

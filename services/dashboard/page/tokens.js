@@ -27,8 +27,12 @@ export function coloured(tokens) {
   const parts = shown.map((token) =>
     make(
       'span',
-      { class: `token ${colour(token.version)}`, 'data-name': spelled(token), 'data-say': told(token) },
-      token.text ?? `[${token.id}]`,
+      {
+        class: `token ${colour(token.version)} ${token.ends ? 'ends' : ''}`,
+        'data-name': spelled(token),
+        'data-say': told(token),
+      },
+      token.ends ? '\u00a0' : (token.text ?? `[${token.id}]`),
     ),
   );
   const rest = tokens.length - shown.length;

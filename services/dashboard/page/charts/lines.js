@@ -14,13 +14,14 @@ export class Lines extends Plot {
   /** `series`: {key, name} of each line, in the order of its colour; a point of the data has
    *  `x`, and for each key a number or {value, low, high}, or null. `x`: `time` (ms) or `number`.
    *  `y`: {say: value to text, low, high: limits that are always in view}. `xName` before a number
-   *  in words; `chosen(x)` hears a click. */
+   *  in words; `dots`: no line between them; `chosen(x)` hears a click. */
   constructor(host, options) {
     super(host, options);
     this.series = options.series;
     this.x = options.x ?? 'time';
     this.y = { say: number, ...options.y };
     this.xName = options.xName ?? '';
+    this.dots = options.dots ?? false;
     this.chosen = options.chosen;
     this.points = [];
     const key = make(
@@ -112,8 +113,8 @@ export class Lines extends Plot {
       }
     }
     for (const band of bands) svg.append(...bandOf(band, index));
-    svg.append(draw('path', { class: `line line-${index}`, d: path }));
-    if (this.points.length <= 60) {
+    if (!this.dots) svg.append(draw('path', { class: `line line-${index}`, d: path }));
+    if (this.dots || this.points.length <= 60) {
       for (const point of this.points) {
         const one = read(point[key]);
         if (one) {

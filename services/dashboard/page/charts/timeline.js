@@ -1,17 +1,19 @@
-// Versions along time, in lanes: a bar for each version in each lane, with a scale of its own.
+// Versions in their order, in lanes: a bar for each version in each lane, with a scale of its own.
+// Quiet nights take no room; the times under the bars say when it was.
 
 import { draw } from '../dom.js';
 import { clock } from '../words.js';
 import { Plot, empty, label } from './plot.js';
-import { extent, linear, nearest, times } from './scale.js';
+import { extent, linear } from './scale.js';
 
 const LEFT = 92;
 const RIGHT = 14;
-const BOTTOM = 22;
+const BOTTOM = 34;
+const LABEL = 64;
 const GAP = 8;
 
 export class Timeline extends Plot {
-  /** `lanes`: {key, name, say: value to text}. A mark of the data has `x` (ms), `name`, a number or
+  /** `lanes`: {key, name, say: value to text}. A mark of the data has `x` (ms), `name`, `short`, a number or
    *  null for each key, `kind` (its class) and `note`. `chosen(mark)` hears a click. */
   constructor(host, options) {
     super(host, options);
@@ -32,32 +34,33 @@ export class Timeline extends Plot {
 
   at(x) {
     if (!this.marks.length || !this.across) return null;
-    return nearest(
-      this.marks.map((mark) => mark.x),
-      this.across.back(x),
-    );
+    const index = Math.round(this.across.back(x));
+    return Math.max(0, Math.min(this.marks.length - 1, index));
   }
 
   paint(svg) {
     const { width, height } = this;
-    const wide = extent(this.marks.map((mark) => mark.x));
-    if (!wide) {
+    if (!this.marks.length) {
       empty(svg, width, height, 'no version yet');
       this.across = null;
       return;
     }
-    this.across = linear(wide[0], wide[1], LEFT + 10, width - RIGHT - 6);
-    const room = (width - LEFT - RIGHT) / Math.max(1, this.marks.length);
+    const last = this.marks.length - 1;
+    const room = (width - LEFT - RIGHT) / (last + 1);
+    this.across = linear(0, last, LEFT + room / 2, width - RIGHT - room / 2);
     const thick = Math.max(2, Math.min(12, room * 0.6));
     const tall = (height - BOTTOM) / this.lanes.length;
     if (this.cursor !== null) {
-      const x = this.across(this.marks[this.cursor].x);
+      const x = this.across(this.cursor);
       svg.append(draw('line', { class: 'cursor', x1: x, x2: x, y1: 0, y2: height - BOTTOM }));
     }
     this.lanes.forEach((lane, index) => this.lane(svg, lane, index, index * tall, tall, thick));
-    for (const value of times(this.across, width / 130)) {
-      const text = clock(value).replace(/:00$/, '');
-      svg.append(label(this.across(value), height - 6, text, { 'text-anchor': 'middle' }));
+    const every = Math.max(1, Math.ceil(LABEL / room));
+    for (let index = last; index >= 0; index -= every) {
+      const { short, x } = this.marks[index];
+      const place = Math.min(this.across(index), width - LABEL / 2);
+      svg.append(label(place, height - 19, short, { 'text-anchor': 'middle', class: 'axis name' }));
+      svg.append(label(place, height - 5, clock(x), { 'text-anchor': 'middle' }));
     }
   }
 
@@ -71,7 +74,7 @@ export class Timeline extends Plot {
     );
     this.marks.forEach((mark, place) => {
       const value = mark[lane.key];
-      const x = this.across(mark.x);
+      const x = this.across(place);
       if (!value || most <= 0) {
         svg.append(draw('circle', { class: 'dot none', cx: x, cy: base, r: 1.5 }));
         return;

@@ -7,13 +7,27 @@ import { People, Way } from './people.js';
 import { Strip } from './strip.js';
 import { Training, Versions } from './weights.js';
 
+const REPEATED_MS = 2000;
+const WITH_AGES = ['versions', 'engines', 'account', 'lag', 'alarms', 'processes'];
+
 export class Now {
   constructor(host, live) {
+    this.live = live;
     const grid = make('div', { class: 'grid' });
     const top = make('div');
     host.append(make('h2', { class: 'away' }, 'Now'), top, grid);
     this.strip = new Strip(top, live);
     for (const Part of [People, Way, Versions, Engines, Account, Training]) new Part(grid, live);
     for (const Part of [Alarms, Lag, Writers, Topics]) new Part(grid, live);
+  }
+
+  /** While it is seen, what says how long ago something was is written again and again. */
+  enter() {
+    this.timer ??= setInterval(() => this.live.repeat(WITH_AGES), REPEATED_MS);
+  }
+
+  leave() {
+    clearInterval(this.timer);
+    this.timer = null;
   }
 }

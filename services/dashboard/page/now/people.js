@@ -89,6 +89,7 @@ export class Way {
       label: 'Seconds from feedback to the weights that serve it',
       series: [{ key: 'seconds', name: 'took' }],
       y: { say: seconds, low: 0, high: 0 },
+      dots: true,
       height: 130,
     });
     this.most = 1;

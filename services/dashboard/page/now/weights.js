@@ -92,6 +92,7 @@ export class Versions {
         x: row.time_ms,
         version: row.version,
         name: `version ${row.version}`,
+        short: String(row.version),
         kind: row.withdrawn ? 'withdrawn' : row.kind,
         answers: row.answers,
         bytes: row.bytes,

@@ -70,9 +70,14 @@ export class Answer {
   }
 
   show(tokens) {
-    if (tokens.map(({ text }) => text).join('').length < this.text.trim().length) {
-      replace(this.words, said(this.text));
-    } else replace(this.words, coloured(tokens), this.versions.length > 1 ? legend(tokens) : null);
+    let length = 0;
+    for (const token of tokens) {
+      // The token that ends an answer is no text of it.
+      token.ends = length >= this.text.length;
+      length += token.text?.length ?? 0;
+    }
+    if (length < this.text.trim().length) replace(this.words, said(this.text));
+    else replace(this.words, coloured(tokens), this.versions.length > 1 ? legend(tokens) : null);
   }
 
   /** The tokens as the log has them: it takes a moment until they are there. */
@@ -81,7 +86,9 @@ export class Answer {
       const turn = await ask(`api/why/${encodeURIComponent(this.id)}`);
       const logged = turn.answers[0]?.tokens ?? [];
       if (logged.length) {
-        this.show(logged.map((token, at) => ({ ...token, text: token.text ?? this.tokens[at]?.text })));
+        // What was streamed is spelled better: a letter may lie in several tokens.
+        const own = logged.length === this.tokens.length ? this.tokens : [];
+        this.show(logged.map((token, at) => ({ ...token, text: own[at]?.text ?? token.text })));
         this.box.dataset.read = 'log';
         return;
       }

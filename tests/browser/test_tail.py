@@ -1,0 +1,59 @@
+"""The view *Tail*: decoded as it comes, filtered, paused, copied; the page stays small."""
+
+from __future__ import annotations
+
+import json
+
+from playwright.sync_api import expect
+import pytest
+
+from tailrace import topics
+from tests.browser.conftest import Visitor
+from tests.browser.scene import Scene
+from tests.browser.stage import Stage
+
+pytestmark = pytest.mark.tools
+
+
+def test_a_topic_is_followed_filtered_and_paused(
+    visitor: Visitor, stage: Stage, scene: Scene
+) -> None:
+    page = visitor.open(f"{stage.url}/#tail/prompts")
+    rows = page.locator(".records li")
+    expect(rows.first).to_be_visible()
+    newest = scene.turn("one that can be found")
+    expect(rows.first).to_contain_text(newest)
+    page.get_by_label("filter").fill("found")
+    page.get_by_label("filter").press("Enter")
+    expect(rows).to_have_count(1)
+    page.get_by_role("button", name="Pause").click()
+    later = scene.turn("another that is found later")
+    expect(page.locator("#panel-tail .status")).to_contain_text("Paused")
+    expect(rows).to_have_count(1)
+    page.get_by_role("button", name="Go on").click()
+    expect(rows).to_have_count(2)
+    expect(rows.first).to_contain_text(later)
+    rows.first.locator("summary").click()
+    rows.first.get_by_role("button", name="Copy as JSON").click()
+    expect(rows.first.get_by_role("button")).to_have_text("Copied")
+    copied = json.loads(page.evaluate("navigator.clipboard.readText()"))
+    assert copied["event"]["interaction_id"] == later and copied["topic"] == "prompts"
+
+
+def test_the_rows_are_bounded(visitor: Visitor, stage: Stage, scene: Scene) -> None:
+    page = visitor.open(f"{stage.url}/#tail/outputs")
+    rows = page.locator(".records li")
+    expect(rows.first).to_be_visible()
+    for _ in range(500):
+        last = scene.turn()
+    expect(rows.first).to_contain_text(last)
+    assert rows.count() <= 300
+
+
+def test_foreign_bytes_are_shown_as_such(visitor: Visitor, stage: Stage, scene: Scene) -> None:
+    page = visitor.open(f"{stage.url}/#tail/feedback")
+    expect(page.locator(".records li").first).to_be_visible()
+    scene.producer.append(topics.FEEDBACK.name, b"\x00\xff<b>no record</b>", key=b"k").result()
+    expect(page.locator(".records .wrong").first).to_be_visible()
+    page.goto(f"{stage.url}/#tail/nowhere")
+    expect(page.locator("#panel-tail .status")).to_have_text("There is no topic nowhere.")

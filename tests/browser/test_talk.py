@@ -1,0 +1,105 @@
+"""The view *Talk*: what a person says of an answer reaches the weights before their eyes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Locator, Page, expect
+import pytest
+
+from tests.browser.conftest import Visitor
+from tests.browser.town import Town
+
+pytestmark = [pytest.mark.tools, pytest.mark.kafka]
+
+
+@pytest.fixture(scope="module")
+def town(
+    broker: Any, redis_server: Any, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Town]:
+    made = Town(
+        broker.bootstrap, redis_server.url, "talk.", tiny_model, tmp_path_factory.mktemp("town")
+    )
+    yield made
+    made.close()
+
+
+def ask(page: Page, question: str) -> Locator:
+    """The newest answer, once it is whole."""
+    page.locator("#question").fill(question)
+    page.locator("#question").press("Enter")
+    answer = page.locator(".turn.answer").last
+    expect(answer).to_have_attribute("aria-busy", "false")
+    return answer
+
+
+def test_a_thumb_becomes_joined_trained_and_served(visitor: Visitor, town: Town) -> None:
+    page = visitor.open(f"{town.url}/#talk")
+    answer = ask(page, "Where does the river go? <b>Tell</b>")
+    expect(page.locator(".turn.question")).to_have_text("Where does the river go? <b>Tell</b>")
+    expect(answer.locator(".words")).to_have_text("The river runs")
+    expect(answer.locator(".meta .chip")).to_have_text("version 7")
+    # The log's own tokens take the place of those that were streamed.
+    expect(answer).to_have_attribute("data-read", "log")
+    expect(answer.locator(".token.v-7")).to_have_count(4)
+    answer.get_by_role("button", name="Good").click()
+    way = answer.locator(".fate .stations")
+    expect(way).to_contain_text("joined", timeout=60_000)
+    interaction = answer.get_attribute("data-interaction")
+    assert interaction is not None
+    town.train(interaction, 8)
+    expect(way).to_contain_text("trained in version 8", timeout=30_000)
+    town.serve(8)
+    expect(way).to_contain_text("serving since", timeout=30_000)
+    second = ask(page, "And then?")
+    expect(page.locator(".remark")).to_contain_text("version 8 learned from what you said")
+    expect(second.locator(".token.v-7")).to_have_count(1)
+    expect(second.locator(".token.v-0")).to_have_count(3)
+    expect(second.locator(".legend")).to_contain_text("version 8 3 tokens")
+    session = town.bench.log.ends("talk.prompts")
+    assert sum(session.values()) == 2
+
+
+def test_edits_and_comments_are_feedback_too(visitor: Visitor, town: Town) -> None:
+    page = visitor.open(f"{town.url}/#talk")
+    answer = ask(page, "What runs?")
+    answer.get_by_role("button", name="Edit").click()
+    words = answer.get_by_label("What the answer should have been")
+    expect(words).to_have_value("The river runs")
+    words.fill("The river runs to the sea.")
+    answer.get_by_role("button", name="Send").click()
+    answer.get_by_role("button", name="Comment").click()
+    answer.get_by_label("Your comment").fill("Too short <i>by far</i>")
+    answer.get_by_role("button", name="Send").click()
+    ways = answer.locator(".fate")
+    expect(ways).to_have_count(2)
+    expect(ways.nth(1)).to_contain_text("Too short <i>by far</i>")
+    for way in ways.all():
+        expect(way).to_contain_text("joined", timeout=60_000)
+    interaction = answer.get_attribute("data-interaction")
+    assert interaction is not None
+    assert town.trajectory(interaction)[1].content.demonstration == "The river runs to the sea."  # type: ignore[union-attr]
+
+
+def test_another_mind_replaces_the_first(visitor: Visitor, town: Town) -> None:
+    page = visitor.open(f"{town.url}/#talk")
+    answer = ask(page, "Is it so?")
+    answer.get_by_role("button", name="Good").click()
+    expect(answer.locator(".fate")).to_have_count(1)
+    answer.get_by_role("button", name="Bad").click()
+    expect(answer.locator(".fate")).to_have_count(2)
+    expect(answer.get_by_role("button", name="Bad")).to_have_attribute("aria-pressed", "true")
+    expect(answer.locator(".fate").first).to_contain_text("replaced", timeout=60_000)
+
+
+def test_an_engine_that_fails_is_said(visitor: Visitor, town: Town) -> None:
+    visitor.expected = ("status of 400",)
+    page = visitor.open(f"{town.url}/#talk")
+    town.vllm.refuse = [(400, "this engine has had enough")]
+    answer = ask(page, "Still there?")
+    expect(answer).to_have_attribute("data-state", "bad")
+    expect(answer.locator(".wrong")).not_to_be_empty()
+    again = ask(page, "And now?")
+    expect(again.locator(".words")).to_have_text("The river runs")
