@@ -109,8 +109,8 @@ class Gateway:
                 HTTPException: errors.on_not_found,
                 Exception: errors.on_bug,
             },
-            middleware=[Middleware(Origins, self._settings.origins)]
-            if self._settings.origins
+            middleware=[Middleware(Origins, self._settings.origins, self._settings.cors_origins)]
+            if self._settings.origins or self._settings.cors_origins
             else None,
             lifespan=self._life,
         )

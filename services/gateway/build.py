@@ -43,9 +43,12 @@ def build(
     OSError when the spool cannot be used (another gateway has it), InvalidRecord when a key's
     tenant is malformed.
     """
-    for origin in settings.origins:
-        if origin != "*" and _ORIGIN.fullmatch(origin) is None:
-            raise SettingsError(f"gateway: origins: {origin!r} is not like https://app.example.com")
+    for name, origins in (("origins", settings.origins), ("cors_origins", settings.cors_origins)):
+        for origin in origins:
+            if (origin != "*" or name != "origins") and _ORIGIN.fullmatch(origin) is None:
+                raise SettingsError(
+                    f"gateway: {name}: {origin!r} is not like https://app.example.com"
+                )
     for metric, kind in settings.metrics.items():
         if kind not in KINDS:
             raise SettingsError(

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 import msgspec
+from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
@@ -23,6 +24,11 @@ from tailrace import ids
 
 _ROUTE = "/v1/feedback"
 _HEADERS = ("authorization", "content-type", "traceparent", "x-tailrace-user")
+_CHAT_HEADERS = (*_HEADERS, "x-tailrace-session", "x-tailrace-learn", "x-tailrace-feedback-token")
+_EXPOSED = (
+    *("retry-after", "x-tailrace-interaction-id", "x-tailrace-session"),
+    *("x-tailrace-feedback-token", "x-tailrace-weight-versions"),
+)
 
 
 class _Asked(msgspec.Struct, forbid_unknown_fields=True):
@@ -79,20 +85,37 @@ class Entrance:
 
 
 class Origins:
-    """CORS (https://fetch.spec.whatwg.org/#http-cors-protocol) on the feedback routes alone: no
-    page may ask the model for an answer."""
+    """CORS (https://fetch.spec.whatwg.org/#http-cors-protocol): ``origins`` may call the feedback
+    routes alone, and ask the model for no answer; ``cors_origins`` may call every route."""
 
-    def __init__(self, app: ASGIApp, origins: tuple[str, ...]) -> None:
-        self._app = app
-        self._allowing = CORSMiddleware(
-            app,
-            allow_origins=origins,
-            allow_methods=("GET", "POST", "DELETE"),
-            allow_headers=_HEADERS,
-            expose_headers=("retry-after",),
-        )
+    def __init__(
+        self, app: ASGIApp, origins: tuple[str, ...], cors_origins: tuple[str, ...] = ()
+    ) -> None:
+        methods = ("GET", "POST", "DELETE")
+        self._others = self._feedback = app
+        if origins:
+            self._feedback = CORSMiddleware(
+                app,
+                allow_origins=origins,
+                allow_methods=methods,
+                allow_headers=_HEADERS,
+                expose_headers=("retry-after",),
+            )
+        if cors_origins:
+            self._others = self._whole = CORSMiddleware(
+                app,
+                allow_origins=cors_origins,
+                allow_methods=methods,
+                allow_headers=_CHAT_HEADERS,
+                expose_headers=_EXPOSED,
+            )
+        self._cors_origins = cors_origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope.get("path", "")
-        open_ = scope["type"] == "http" and (path == _ROUTE or path.startswith(f"{_ROUTE}/"))
-        await (self._allowing if open_ else self._app)(scope, receive, send)
+        if scope["type"] != "http" or not (path == _ROUTE or path.startswith(f"{_ROUTE}/")):
+            await self._others(scope, receive, send)
+        elif Headers(scope=scope).get("origin") in self._cors_origins:
+            await self._whole(scope, receive, send)
+        else:
+            await self._feedback(scope, receive, send)

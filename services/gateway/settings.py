@@ -36,6 +36,9 @@ class Settings(Common, frozen=True, kw_only=True):
     """How long a browser token lasts that asks for nothing else; 7 days at most."""
     origins: tuple[str, ...] = ()
     """Origins (https://app.example.com) whose pages may call the feedback routes. Empty: none."""
+    cors_origins: tuple[str, ...] = ()
+    """Origins whose pages may call every route, and so ask the model for answers: the dashboard's,
+    for its *Talk*. Empty: none."""
     metrics: dict[str, str] = {}
     """Feedback metric to the kind of its values (boolean, number, category, comment, demonstration,
     preference); feedback of another kind is refused. Metrics not named here are not checked."""
