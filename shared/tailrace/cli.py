@@ -15,7 +15,7 @@ import re
 import sys
 from typing import TYPE_CHECKING, Any
 
-from tailrace import deadletters, evaluation, keys, models, replay, tail, why
+from tailrace import deadletters, evaluation, keys, models, overview, replay, tail, why
 from tailrace.errors import SettingsError, TailraceError
 from tailrace.export import command as export
 
@@ -130,6 +130,7 @@ def parser() -> argparse.ArgumentParser:
     tried.add_argument("--json", action="store_true")
 
     why.add_parser(commands, _command)
+    overview.add_parser(commands, _command)
     deadletters.add_parser(commands, _command)
     evaluation.add_parser(commands, _command)
     export.add_parser(commands, _command)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from tailrace import deadletters, evaluation, models, replay, tail, why
+from tailrace import deadletters, evaluation, models, overview, replay, tail, why
 from tailrace.errors import LogError
 from tailrace.export import command as export
 from tailrace.log.base import Log
@@ -65,6 +65,8 @@ def run(arguments: argparse.Namespace, common: Common) -> int:
             return replay.copy(arguments, common, log)
         if arguments.command == "replay":
             return tail.stretch(arguments, common, log)
+        if arguments.command in ("topics", "lag"):
+            return overview.run(arguments, common, log)
         if arguments.command == "why":
             return why.run(arguments, common, log)
         if arguments.command == "dead-letters":

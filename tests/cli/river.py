@@ -3,6 +3,7 @@ publisher and engines write."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 import json
 from typing import Any
 
@@ -124,13 +125,16 @@ class River:
             found.append((Position(record.partition, record.offset), event))
         return found
 
-    def train(self, version: int, base: int | None = None, **given: Any) -> ModelUpdate:
+    def train(
+        self, version: int, base: int | None = None, held: Sequence[int] = (), **given: Any
+    ) -> ModelUpdate:
         """A version that trains every trajectory that its base has not decided, in one step.
-        ``given`` is said of every input."""
+        ``held`` are left for later; ``given`` is said of every input."""
         self.now_ms += 1000
         start = self._decided.get(-1 if base is None else base, 0)
         new = [(at, event) for at, event in self.trajectories() if at.offset >= start]
         end = start + len(new)
+        new = [(at, event) for at, event in new if at.offset not in held]
         self._decided[version] = end
         inputs = [
             StepInput(
@@ -178,7 +182,7 @@ class River:
             base_version=base,
             base_digest=parent and parent.digest,
             digest=digest(tensors(version)),
-            ranges=[Range(partition=0, start=start, end=end)],
+            ranges=[Range(partition=0, start=start, end=end, held=list(held))],
             first_step=self._steps if new else None,
             last_step=self._steps if new else None,
             figures=figures,
