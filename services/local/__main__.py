@@ -53,6 +53,8 @@ def _run(settings: Settings, user: Document) -> int:
         return 0
     assert runner.addresses is not None
     print(f"         ready    chat and feedback: {runner.addresses.gateway}/v1", flush=True)
+    if runner.addresses.dashboard is not None:
+        print(f"         ready    see it live: {runner.addresses.dashboard}", flush=True)
     print(f"         ready    settings of all: {runner.settings_file}", flush=True)
     while not stop.wait(0.5):
         if runner.lost.is_set():

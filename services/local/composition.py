@@ -47,6 +47,12 @@ class Addresses(msgspec.Struct, frozen=True, kw_only=True):
             ports=dict(ports),
         )
 
+    @property
+    def dashboard(self) -> str | None:
+        """The page's address; None where it does not run."""
+        port = self.ports.get("dashboard_metrics")
+        return None if port is None else f"http://127.0.0.1:{port}"
+
     def metrics(self, service: str) -> str:
         """URL of a service's metrics."""
         return f"{self._base(service)}/metrics"
@@ -107,9 +113,20 @@ def compose(settings: Settings, addresses: Addresses, model_dir: Path, token: st
         tables["rewards"] = {"instance": "local"}
     if "rollouts" in settings.services:
         tables["rollouts"] = {"engines": {"engine-0": addresses.engine}}
+    if "dashboard" in settings.services:
+        port = addresses.ports["dashboard_metrics"]
+        with_talk = "gateway" in settings.services
+        tables["dashboard"] = {
+            "port": port,
+            "gateway_url": addresses.gateway if with_talk else "",
+            "model_dir": model_dir,
+        }
+        # A browser may have opened it under either name.
+        hosts = ("127.0.0.1", "localhost")
+        tables["gateway"]["cors_origins"] = [f"http://{host}:{port}" for host in hosts]
     for service in settings.services:
         table = tables.setdefault(service, {})
-        if service != "gateway":
+        if service not in ("gateway", "dashboard"):  # these have HTTP of their own
             table["metrics_port"] = addresses.ports[f"{service}_metrics"]
     return {
         "kafka": addresses.kafka,

@@ -289,6 +289,9 @@ class Conductor:
             f"tailrace demo  {seconds:.0f} s  the users' taste is {self._arguments.taste!r}, "
             "the model is not told"
         )
+        addresses = self._runner.addresses
+        if addresses is not None and addresses.dashboard is not None:
+            title = f"{title}  {addresses.dashboard}"
         return view.screen(self._picture, title=title, hints=self._hints(), now_ms=_now_ms())
 
     def _hints(self) -> list[str]:

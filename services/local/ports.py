@@ -12,7 +12,7 @@ from pathlib import Path
 import random
 import socket
 
-USUAL = {"gateway": 8080, "kafka": 9092}
+USUAL = {"gateway": 8080, "dashboard_metrics": 8090, "kafka": 9092}
 """Where people look first, so what the README shows works as it stands."""
 
 

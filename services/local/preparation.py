@@ -100,6 +100,8 @@ def _check(settings: Settings, state_dir: Path, cache_dir: Path, say: Say) -> No
 def _addresses(settings: Settings, user: Mapping[str, object], memory: Path) -> Addresses:
     wanted = {"gateway": ("gateway", "port"), "vllm": ("engine", "vllm_port")}
     wanted |= {f"{s}_metrics": (s, "metrics_port") for s in settings.services}
+    if "dashboard" in settings.services:
+        wanted["dashboard_metrics"] = ("dashboard", "port")
     fixed: dict[str, int | None] = {}
     for name, (table, key) in wanted.items():
         values = user.get(table)

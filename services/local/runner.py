@@ -242,6 +242,8 @@ class Runner:
                 self._status[name].ready = True
                 self._status[name].reason = ""
             self._say(name, "ready")
+            if name == "dashboard" and self.addresses is not None:
+                self._say(name, f"see it live at {self.addresses.dashboard}")
 
     def _pause(self, seconds: float) -> None:
         if self._stopping.wait(seconds):

@@ -32,7 +32,9 @@ class Settings(Common, frozen=True, kw_only=True):
     """Port of the embedded Redis; None: a free one."""
     session_partitions: int = topics.LOCAL_SESSION_PARTITIONS
     """Partitions of session topics, where they are made."""
-    services: tuple[str, ...] = ("engine", "gateway", "rewards", "drift", "trainer", "releases")
+    services: tuple[str, ...] = (
+        *("engine", "gateway", "rewards", "drift", "trainer", "releases", "dashboard"),
+    )
     """Services to run. ``graders`` may be among them where ``[graders] spec`` is set, ``rollouts``
     where ``[rollouts] tasks`` is."""
     start_timeout_s: float = 300.0

@@ -83,7 +83,7 @@ def processes(state_dir: Path) -> dict[str, str]:
     for name, table in document.items():
         if not isinstance(table, dict):
             continue
-        port = table.get("port") if name == "gateway" else table.get("metrics_port")
+        port = table.get("port", table.get("metrics_port"))
         if port is not None:
             found[name] = _health(f"http://127.0.0.1:{port}/readyz")
     return found

@@ -29,6 +29,17 @@ def test_a_rewards_worker_keeps_its_name_on_the_embedded_broker_only() -> None:
     assert "instance" not in shared["rewards"]  # type: ignore[operator]
 
 
+def test_the_dashboard_may_talk_to_the_gateway() -> None:
+    decided = document(Settings())
+    page = {"port": 2, "gateway_url": "http://127.0.0.1:1", "model_dir": Path("model")}
+    assert decided["dashboard"] == page
+    gateway: dict[str, object] = decided["gateway"]  # type: ignore[assignment]
+    assert gateway["cors_origins"] == ["http://127.0.0.1:2", "http://localhost:2"]
+    without = document(Settings(services=("gateway",)))
+    assert "dashboard" not in without
+    assert "cors_origins" not in without["gateway"]  # type: ignore[operator]
+
+
 def test_graders_run_where_their_spec_is_named() -> None:
     with_graders = Settings(services=("gateway", "graders"))
     with pytest.raises(SettingsError, match=r"graders\.spec"):
