@@ -26,7 +26,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from services.gateway import caller as callers
-from services.gateway import errors, metrics, requests, sampling, shapes
+from services.gateway import errors, metrics, requests, sampling, shapes, spans
 from services.gateway.adapters import Adapters
 from services.gateway.capture import Capture
 from services.gateway.chat import Interaction
@@ -41,6 +41,7 @@ from services.gateway.tokenizer import Tokenizer
 from services.gateway.tokens import Tokens
 from tailrace import ids, topics
 from tailrace.errors import InvalidRecord
+from tailrace.traces import Traces
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -60,11 +61,13 @@ class Gateway:
         capture: Capture,
         fate: Fate,
         tokens: Tokens,
+        traces: Traces | None = None,
         now_ms: Callable[[], int],
         step: Callable[[int], None] = lambda number: None,
     ) -> None:
-        """``now_ms``: wall clock. ``step``: see Inbox."""
+        """``traces``: None for none. ``now_ms``: wall clock. ``step``: see Inbox."""
         self._settings = settings
+        self._traces = traces
         self._tokenizer = tokenizer
         self._vocabulary = tokenizer.size()
         self._engine = engine
@@ -124,6 +127,8 @@ class Gateway:
             await self._capture.close(self._settings.ack_s + 2.0)
             await self._engine.close()
             await self._fate.close()
+            if self._traces is not None:
+                await asyncio.to_thread(self._traces.close)
 
     # -- answers
 
@@ -176,6 +181,10 @@ class Gateway:
         )
         if not token_ids:
             raise errors.invalid("the prompt has no tokens", "prompt")
+        span = None
+        if self._traces is not None:
+            span = spans.begin(self._traces, kind, settings.model, terms.traceparent)
+            terms = msgspec.structs.replace(terms, traceparent=span.traceparent)
         interaction = Interaction(
             interaction_id=ids.new_interaction(terms.session, now_ms),
             caller=caller,
@@ -208,10 +217,12 @@ class Gateway:
             stream=bool(body.stream),
             shown=how.top_logprobs is not None,
             model=None if version is None else interaction.name,
+            # An engine that has no collector complains of every trace.
+            traceparent=None if span is None else span.traceparent,
         )
         if version is not None:
             deltas = self._adapters.answer(version, deltas)
-        run = Run(interaction, deltas, self._capture, self._now_ms)
+        run = Run(interaction, deltas, self._capture, self._now_ms, span)
         try:
             if body.stream:
                 first = await unless_left(request, anext(run, None))

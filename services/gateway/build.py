@@ -18,6 +18,7 @@ from services.gateway.settings import Settings
 from services.gateway.spool import Spool
 from services.gateway.tokenizer import Tokenizer
 from services.gateway.tokens import Tokens, made_key
+from tailrace import traces
 from tailrace.errors import SettingsError
 from tailrace.feedback_json import KINDS
 from tailrace.log.base import Log
@@ -87,6 +88,7 @@ def build(
             now_s=time.monotonic,
         ),
         tokens=_tokens(settings, folder / "token.key", now_ms),
+        traces=traces.start("gateway", settings.otlp_endpoint),
         now_ms=now_ms,
         step=step,
     )

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 import hashlib
-import re
 
 import msgspec
 from starlette.requests import Request
@@ -19,14 +18,11 @@ from services.gateway import metrics
 from services.gateway.errors import ApiError, invalid
 from services.gateway.requests import Body
 from services.gateway.tokens import Grant
-from tailrace import ids
+from tailrace import ids, traces
 
 DEFAULT_TENANT = "default"
 TRUE = ("true", "1", "yes")
 _FALSE = ("false", "0", "no")
-_TRACEPARENT = re.compile(
-    r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
-)
 _TAGS_BYTES = 16 * 1024
 _NAME_CHARACTERS = 1024
 
@@ -117,7 +113,7 @@ def traceparent(request: Request) -> str | None:
     text = request.headers.get("traceparent")
     if text is None:
         return None
-    if _TRACEPARENT.fullmatch(text) is None:
+    if not traces.well_formed(text):
         metrics.TRACEPARENTS_IGNORED.inc()
         return None
     return text

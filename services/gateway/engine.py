@@ -58,11 +58,13 @@ class Engine:
         stream: bool,
         shown: bool,
         model: str | None = None,
+        traceparent: str | None = None,
     ) -> AsyncGenerator[Delta]:
         """The answer, as it comes. Close the iterator to make the engine stop.
 
         ``shown``: the client wants to see logprobs, so each comes with its token. ``model``: one
-        of :meth:`models`; None: the model that it was started with.
+        of :meth:`models`; None: the model that it was started with. ``traceparent``: of what its
+        own span is to be a part.
 
         Raises EngineFailed, or ApiError when the engine refuses the request as such (400) or does
         not know the model (404).
@@ -79,7 +81,7 @@ class Engine:
         while True:
             begun = False
             try:
-                async with aclosing(self._attempt(body, stream, shown)) as deltas:
+                async with aclosing(self._attempt(body, stream, shown, traceparent)) as deltas:
                     async for delta in deltas:
                         begun = True
                         yield delta
@@ -98,10 +100,12 @@ class Engine:
             await self._pause(wait_s)
             wait_s = min(wait_s * 2, 1.0)
 
-    async def _attempt(self, body: bytes, stream: bool, shown: bool) -> AsyncGenerator[Delta]:
+    async def _attempt(
+        self, body: bytes, stream: bool, shown: bool, traceparent: str | None
+    ) -> AsyncGenerator[Delta]:
         ended = False
         try:
-            async with self._upstream.ask("POST", _ROUTE, body) as answer:
+            async with self._upstream.ask("POST", _ROUTE, body, traceparent) as answer:
                 if answer.status != 200:
                     raise answers.refusal(answer.status, await answer.body())
                 if stream:

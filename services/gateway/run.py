@@ -16,12 +16,13 @@ from starlette.requests import Request
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from services.gateway import metrics, requests, shapes
+from services.gateway import metrics, requests, shapes, spans
 from services.gateway.answers import Delta, EngineFailed
 from services.gateway.capture import Capture
 from services.gateway.chat import Interaction
 from services.gateway.errors import ApiError
 from tailrace import topics
+from tailrace.traces import Span
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -41,8 +42,10 @@ class Run:
         deltas: AsyncGenerator[Delta],
         capture: Capture,
         now_ms: Callable[[], int],
+        span: Span | None = None,
     ) -> None:
         self.interaction = interaction
+        self._span = span
         self._deltas = deltas
         self._capture = capture
         self._now_ms = now_ms
@@ -90,6 +93,8 @@ class Run:
             if output.untrainable:
                 metrics.UNTRAINABLE.labels(output.untrainable).inc()
             self._capture.offer(topics.OUTPUTS, output, interaction.terms.traceparent)
+        if self._span is not None:
+            spans.end(self._span, interaction, outcome, error)
         metrics.REQUESTS.labels(outcome, model).inc()
         metrics.REQUEST_S.labels(model).observe((now_ms - interaction.begun_ms) / 1000)
         metrics.TOKENS.labels("input", model).inc(interaction.prompt_tokens)

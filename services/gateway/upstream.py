@@ -183,7 +183,9 @@ class Upstream:
         self._idle: list[tuple[float, Answer]] = []
 
     @asynccontextmanager
-    async def ask(self, method: str, path: str, body: bytes = b"") -> AsyncIterator[Answer]:
+    async def ask(
+        self, method: str, path: str, body: bytes = b"", traceparent: str | None = None
+    ) -> AsyncIterator[Answer]:
         """The answer, once its status is known; left before its end, the connection is cut.
 
         Raises UpstreamError; NoConnection when nothing was sent.
@@ -191,10 +193,12 @@ class Upstream:
         answer = self._kept() or await self._connect()
         request = (
             f"{method} {self._path}{path}{self._head}content-type: application/json\r\n"
-            f"content-length: {len(body)}\r\n\r\n"
+            f"content-length: {len(body)}\r\n"
         )
+        if traceparent is not None:
+            request += f"traceparent: {traceparent}\r\n"
         try:
-            await answer.ask(request.encode() + body)
+            await answer.ask(request.encode() + b"\r\n" + body)
             yield answer
         finally:
             if answer.rest():

@@ -39,7 +39,7 @@ def main(**parts: Any) -> int:
 
     try:
         asyncio.run(run())
-    except LogError as error:
+    except (LogError, SettingsError) as error:
         return process.ended("rewards", error)
     return 0
 

@@ -13,6 +13,7 @@ from services.rewards.facts import FeedbackFact
 from services.rewards.spec import Spec
 from tailrace import events, feedback_json, ids
 from tailrace.log.base import LogRecord
+from tailrace.traces import of_record
 
 
 class Heard:
@@ -114,6 +115,7 @@ class Account:
             preferred_over=loser,
             final=metric is not None and metric.final and not retract,
             source=event.source,
+            traceparent=of_record(record.headers),
             grader=grader_of(event),
             newest_ms=0 if target is None else target.newest_ms,
             body=feedback_json.same(event),

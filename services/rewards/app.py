@@ -29,7 +29,7 @@ from typing import Any
 
 from faust.types import TP
 
-from services.rewards import emission
+from services.rewards import emission, spans
 from services.rewards.emission import DeadLetter, Out, Send
 from services.rewards.faust_app import SOURCE, new_app
 from services.rewards.join import Join
@@ -43,7 +43,7 @@ from services.rewards.spec import Spec
 from services.rewards.stall import Stalled
 from services.rewards.table import CHANGELOG, TABLE, Table, prepare
 from services.rewards.upkeep import Upkeep
-from tailrace import events, topics
+from tailrace import events, topics, traces
 from tailrace.errors import InvalidRecord, UnknownSchema
 from tailrace.log.base import Log, LogRecord
 from tailrace.stream import Decoder, dead_letter, event_headers
@@ -87,6 +87,7 @@ class Shell:
         self._begun: set[tuple[str, int]] = set()
         """The topics and partitions of which something was read since the assignment."""
         self._outbox = outbox(settings.kafka, die)
+        self._traces = traces.start("rewards", settings.otlp_endpoint)
         self.app = new_app(settings, self._partitions, transport, self._outbox, step)
         self._offsets = Offsets(log, self.app.conf.id, settings.prefix)
         self._upkeep = Upkeep(
@@ -124,6 +125,8 @@ class Shell:
         sending.cancel()
         await asyncio.wait((sending,))
         self._offsets.close()
+        if self._traces is not None:
+            self._traces.close()
 
     def ready(self) -> str | None:
         """Why this worker cannot join just now; None: it can."""
@@ -237,11 +240,15 @@ class Shell:
             self._metrics.receipts.labels(item.record.outcome).inc()
         else:
             self._metrics.trajectories.labels(emission.kind_of(item.record)).inc()
+            if self._traces is not None:
+                spans.joined(self._traces, item)
         self._send(topic, item)
 
     def _send(self, topic: topics.Topic, item: Send) -> None:
         key = (item.key or b"").decode(errors="replace")
         headers = event_headers(item.record, key, SOURCE)
+        if item.traceparent:
+            headers["traceparent"] = item.traceparent.encode()
         value = self._wire.encode(item.record)
         self._outbox.append(named(topic, self._prefix), item.partition, item.key, value, headers)
 

@@ -37,6 +37,10 @@ class Send(msgspec.Struct, frozen=True):
     record: events.Trajectory | events.Receipt
     key: bytes | None
     partition: int
+    traceparent: str = ""
+    """Of the request that a trajectory is about."""
+    links: tuple[str, ...] = ()
+    """Those of the feedback that counted for it; some may be empty."""
 
 
 class DeadLetter(msgspec.Struct, frozen=True):
@@ -142,7 +146,9 @@ def trajectory(
         closed_log_time_ms=time_ms if closing.revision else min(closing.deadline_ms, time_ms),
         content=content,
     )
-    return Send(_fitted(made), naming.session_of(closing.interaction_id).encode(), partition)
+    key = naming.session_of(closing.interaction_id).encode()
+    links = tuple(fact.traceparent for fact in said)
+    return Send(_fitted(made), key, partition, prompt.traceparent, links)
 
 
 def kind_of(made: events.Trajectory) -> str:

@@ -58,6 +58,8 @@ class Kept(msgspec.Struct, Generic[R], frozen=True, omit_defaults=True):
     record: R
     mark: bytes = b""
     """Of a prompt, where the spec has implicit terms: :func:`services.rewards.session.mark`."""
+    traceparent: str = ""
+    """Of the request that it is of; empty: it had none."""
 
 
 class _LightPrompt(msgspec.Struct, frozen=True):
@@ -118,6 +120,8 @@ class FeedbackFact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     final: bool = False
     source: str | None = None
     """user, implicit or grader; None: it was kept before this was."""
+    traceparent: str = ""
+    """Of the request that brought it."""
     grader: str | None = None
     """Which grader said it, as :func:`services.rewards.account.grader_of` names it; None: none did,
     or it was kept before this was."""

@@ -19,6 +19,7 @@ from services.rewards.spec import Spec
 from tailrace import events
 from tailrace.errors import InvalidRecord
 from tailrace.log.base import LogRecord
+from tailrace.traces import of_record
 
 
 class Intake:
@@ -79,7 +80,7 @@ class Intake:
         mark = b""
         if self._spec.implicit and isinstance(event, events.Prompt) and event.content is not None:
             mark = session.mark(event.content.messages)
-        value = facts.encode(facts.Kept(record.time_ms, event, mark))
+        value = facts.encode(facts.Kept(record.time_ms, event, mark, of_record(record.headers)))
         # First, and of repetitions too: whether those are known is no function of the log.
         if len(value) > facts.MAX_VALUE_BYTES:
             self._counts[kind, "too_large"] += 1

@@ -49,6 +49,8 @@ PATHS = (
 """Keys whose values are paths or arrays of them, in every table: the local runner writes a
 settings file elsewhere, and knows no service's own settings."""
 
+_OTLP = "OTEL_EXPORTER_OTLP_ENDPOINT"
+
 
 class Common(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What every process wants to know. A service's Settings class inherits from it."""
@@ -73,6 +75,9 @@ class Common(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     metrics_port: int | None = None
     """Port on loopback for /metrics, /healthz and /readyz of services without HTTP of their own.
     None: off."""
+    otlp_endpoint: str | None = None
+    """Base URL of an OpenTelemetry collector over HTTP (``http://127.0.0.1:4318``), where spans go;
+    ``OTEL_EXPORTER_OTLP_ENDPOINT`` names it too. None: no traces."""
     log_level: str = "INFO"
 
 
@@ -101,8 +106,11 @@ def load(cls: type[S], service: str, environment: Mapping[str, str], file: Path 
         raise SettingsError(f"{service}: {error}") from None
     # Here, since whoever uses it would find out only with the first record.
     for url in settings.registry.split(",") if settings.registry else ():
-        if (wrong := _wrong_with_url(url)) is not None:
+        if (wrong := _wrong_with_url(url, ("http", "https", "mock"))) is not None:
             raise SettingsError(f"{service}: registry: {wrong}")
+    if settings.otlp_endpoint is not None:
+        if (wrong := _wrong_with_url(settings.otlp_endpoint, ("http", "https"))) is not None:
+            raise SettingsError(f"{service}: otlp_endpoint: {wrong}")
     return settings
 
 
@@ -117,7 +125,7 @@ def _toml(text: str, key: str) -> Any:
     return document["value"]
 
 
-def _wrong_with_url(url: str) -> str | None:
+def _wrong_with_url(url: str, schemes: tuple[str, ...]) -> str | None:
     """What is wrong, without the URL itself: it may hold a password."""
     try:
         parts = urlsplit(url.strip())
@@ -125,7 +133,7 @@ def _wrong_with_url(url: str) -> str | None:
             return "port 0"
     except ValueError as error:
         return str(error)
-    if parts.scheme not in ("http", "https", "mock"):
+    if parts.scheme not in schemes:
         return "must begin with http:// or https://"
     if not parts.hostname or any(letter.isspace() for letter in parts.netloc):
         return "names no host"
@@ -194,6 +202,8 @@ def _from_environment(
             values.setdefault(key, value)
         elif owner not in SERVICES:
             raise SettingsError(f"{name}: unknown key {key!r}")
+    if environment.get(_OTLP):  # empty counts as not set, by OpenTelemetry's rules
+        values.setdefault("otlp_endpoint", environment[_OTLP])
     return values
 
 

@@ -15,7 +15,7 @@ LIBRARY = sorted((ROOT / "shared/tailrace").rglob("*.py"))
 SERVICES = sorted((ROOT / "services").rglob("*.py"))
 HEAVY = (
     *("torch", "vllm", "faust", "river", "starlette", "numba", "transformers", "redis"),
-    *("cryptography", "fsspec", "model_signing"),
+    *("cryptography", "fsspec", "model_signing", "opentelemetry"),
 )
 
 

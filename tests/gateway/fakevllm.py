@@ -32,6 +32,7 @@ class FakeVllm:
         """Names under which it serves, those of adapters included."""
         self.finish = "stop"
         self.asked: list[dict[str, Any]] = []
+        self.traceparents: list[str | None] = []
         self.refuse: list[tuple[int, str]] = []
         """Statuses (and messages) of the next requests."""
         self.break_after: int | None = None
@@ -55,6 +56,7 @@ class FakeVllm:
     async def generate(self, request: Request) -> Response:
         body = await request.json()
         self.asked.append(body)
+        self.traceparents.append(request.headers.get("traceparent"))
         if body.get("model", self.models[0]) not in self.models:
             message = f"The model `{body['model']}` does not exist."
             error = {"message": message, "type": "NotFoundError", "param": "model", "code": 404}
