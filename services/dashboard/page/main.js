@@ -42,6 +42,7 @@ async function fields() {
 
 function go() {
   if (location.hash === '#view') {
+    history.replaceState(null, '', left);
     document.getElementById('view').focus();
     return;
   }

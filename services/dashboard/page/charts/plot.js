@@ -19,7 +19,12 @@ export class Plot {
     this.frame.addEventListener('pointermove', (event) => this.point(event));
     this.frame.addEventListener('pointerdown', (event) => this.point(event));
     this.frame.addEventListener('pointerleave', () => this.move(null));
-    this.frame.addEventListener('blur', () => this.move(null));
+    // Where the arrow keys lead is spoken; what comes by itself is not.
+    this.frame.addEventListener('focus', () => this.readout.setAttribute('aria-live', 'polite'));
+    this.frame.addEventListener('blur', () => {
+      this.readout.removeAttribute('aria-live');
+      this.move(null);
+    });
     this.frame.addEventListener('keydown', (event) => this.press(event));
     this.frame.addEventListener('click', () => this.choose(this.cursor));
     new ResizeObserver(() => this.redraw()).observe(this.frame);

@@ -13,7 +13,8 @@ const LABEL = 64;
 const GAP = 8;
 
 export class Timeline extends Plot {
-  /** `lanes`: {key, name, say: value to text}. A mark of the data has `x` (ms), `name`, `short`, a number or
+  /** `lanes`: {key, name, say: value to text, beside: a kind that is beyond the scale where it is
+   *  larger than all others}. A mark of the data has `x` (ms), `name`, `short`, a number or
    *  null for each key, `kind` (its class) and `note`. `chosen(mark)` hears a click. */
   constructor(host, options) {
     super(host, options);
@@ -66,11 +67,12 @@ export class Timeline extends Plot {
 
   lane(svg, lane, index, top, tall, thick) {
     const base = top + tall - GAP;
-    const most = extent(this.marks.map((mark) => mark[lane.key]))?.[1] ?? 0;
+    const values = (marks) => extent(marks.map((mark) => mark[lane.key]))?.[1] ?? 0;
+    const most = values(this.marks.filter(({ kind }) => kind !== lane.beside)) || values(this.marks);
     svg.append(
       draw('line', { class: 'rule', x1: LEFT, x2: this.width - RIGHT, y1: base, y2: base }),
       label(0, base - tall / 2 + GAP, lane.name, { class: 'axis name' }),
-      label(0, base - tall / 2 + GAP + 13, most > 0 ? `most ${lane.say(most)}` : ''),
+      label(0, base - tall / 2 + GAP + 13, most > 0 ? `to ${lane.say(most)}` : ''),
     );
     this.marks.forEach((mark, place) => {
       const value = mark[lane.key];
@@ -79,8 +81,9 @@ export class Timeline extends Plot {
         svg.append(draw('circle', { class: 'dot none', cx: x, cy: base, r: 1.5 }));
         return;
       }
-      const size = Math.max(2, (value / most) * (tall - GAP * 2));
-      const kind = `bar lane-${index} ${mark.kind} ${place === this.cursor ? 'at' : ''}`;
+      const size = Math.max(2, Math.min(1, value / most) * (tall - GAP * 2));
+      const kinds = ['bar', `lane-${index}`, mark.kind, value > most && 'beyond'];
+      const kind = [...kinds, place === this.cursor && 'at'].filter(Boolean).join(' ');
       const shape = { x: x - thick / 2, y: base - size, width: thick, height: size };
       svg.append(draw('rect', { class: kind, ...shape, rx: Math.min(1.5, thick / 4) }));
     });

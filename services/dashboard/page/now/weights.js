@@ -35,7 +35,7 @@ export class Versions {
       height: 190,
       lanes: [
         { key: 'answers', name: 'trained on', say: whole },
-        { key: 'bytes', name: 'size', say: bytes },
+        { key: 'bytes', name: 'size', say: bytes, beside: 'keyframe' },
         { key: 'pause_ms', name: 'pause', say: millis },
       ],
       chosen: ({ version }) => (location.hash = toVersion(version)),

@@ -15,6 +15,7 @@ export class Tail {
     this.paused = false;
     this.waiting = [];
     this.rows = [];
+    this.places = new Set();
     this.build(host);
   }
 
@@ -124,6 +125,13 @@ export class Tail {
   }
 
   take(record) {
+    if (!record.skipped) {
+      // A server that was started again begins with what was shown already.
+      const place = `${record.partition}:${record.offset}`;
+      if (this.places.has(place)) return;
+      this.places.add(place);
+      if (this.places.size > 4 * MOST) this.places = new Set([...this.places].slice(-MOST));
+    }
     this.waiting.push(record);
     // What would be thrown out again at once is never drawn.
     if (this.waiting.length > MOST) this.waiting.splice(0, this.waiting.length - MOST);
@@ -150,6 +158,7 @@ export class Tail {
   clear() {
     this.rows = [];
     this.waiting = [];
+    this.places = new Set();
     replace(this.list);
   }
 }
