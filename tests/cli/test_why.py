@@ -166,6 +166,17 @@ def test_a_version_back_to_what_moved_it(flowing: River) -> None:
     assert (newest.served, newest.trained, newest.movers, newest.steps) == (True, True, [], [])
 
 
+def test_steps_are_found_on_a_log_with_other_times(flowing: River) -> None:
+    """As on one that was copied: steps first, receipts a day later."""
+    good, _ = turns(flowing)
+    for entry in flowing.log._topics["steps"][0].entries:
+        early_ms = entry.record.time_ms - 24 * 3_600_000
+        entry.record = msgspec.structs.replace(entry.record, time_ms=early_ms)
+    (decision,) = turn(flowing, good).decisions
+    assert decision.trained is not None and decision.trained.step == 1
+    assert len(weights(flowing, 1).movers) == 2
+
+
 def test_what_has_expired_is_said(flowing: River) -> None:
     good, bad = turns(flowing)
     flowing.log.delete_before("trajectories", {0: 1})

@@ -1,7 +1,7 @@
 """What the ledger says of a version: its steps, and how far each answer of a step pulled.
 
 A version's steps, its receipts and its manifest are one transaction: where one of them lies in time
-leads to the others.
+leads to the others. Where it does not, because the log was copied and has other times, all is read.
 """
 
 from __future__ import annotations
@@ -79,17 +79,32 @@ def trained(
     """The steps that took trajectories. ``wanted``: version and place on ``trajectories``, to the
     append time of the receipt."""
     found: dict[tuple[int, Place], Trained] = {}
-    if not wanted:
-        return found
-    newest = max(version for version, _ in wanted)
-    for record, step in steps(log, decoder, min(wanted.values()), model, prefix=prefix):
-        if step.version > newest:
-            break
-        for number, one in enumerate(step.inputs):
-            key = (step.version, (one.partition, one.offset))
-            if key in wanted:
-                found.setdefault(key, _trained(record, step, number))
-        if len(found) == len(wanted):
+    for since_ms in (min(wanted.values()), 0) if wanted else ():
+        newest = max(version for version, _ in wanted)
+        for record, step in steps(log, decoder, since_ms, model, prefix=prefix):
+            if step.version > newest:
+                break
+            for number, one in enumerate(step.inputs):
+                key = (step.version, (one.partition, one.offset))
+                if key in wanted:
+                    found.setdefault(key, _trained(record, step, number))
+            if len(found) == len(wanted):
+                return found
+    return found
+
+
+def steps_of(
+    log: Log, decoder: Decoder, update: ModelUpdate, made_ms: int, *, prefix: str = ""
+) -> list[tuple[LogRecord, Step]]:
+    """Those of one version, whose manifest was appended then."""
+    found: list[tuple[LogRecord, Step]] = []
+    for since_ms in (made_ms, 0):
+        for record, step in steps(log, decoder, since_ms, update.model, prefix=prefix):
+            if step.version > update.version:
+                break
+            if step.version == update.version:
+                found.append((record, step))
+        if found or update.first_step is None:
             break
     return found
 

@@ -45,7 +45,7 @@ def weights(
     update = now.lineage.adapters.get(version) or orders.whole(now.lineage, version, common.model)
     record = ledger.manifest(log, decoder, update, prefix=common.prefix)
     made_ms = update.created_ms if record is None else record.time_ms
-    taken = _steps(log, decoder, common, version, made_ms)
+    taken = ledger.steps_of(log, decoder, update, made_ms, prefix=common.prefix)
     inputs = [one for _, step in taken for one in step.inputs]
     chain = list(now.lineage.chain(version))[1:]
     if update.kind == "adapter" and update.base_version is not None:
@@ -73,18 +73,6 @@ def weights(
         movers=_movers(log, decoder, common, taken),
         reward_mean=sum(rewards) / len(rewards) if rewards else None,
     )
-
-
-def _steps(
-    log: Log, decoder: Decoder, common: Common, version: int, made_ms: int
-) -> list[tuple[LogRecord, Step]]:
-    found = []
-    for record, step in ledger.steps(log, decoder, made_ms, common.model, prefix=common.prefix):
-        if step.version > version:
-            break
-        if step.version == version:
-            found.append((record, step))
-    return found
 
 
 def _outcomes(
