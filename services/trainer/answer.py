@@ -18,6 +18,7 @@ from tailrace.errors import InvalidRecord
 from tailrace.events import StepInput, Trajectory, parameter
 from tailrace.log.base import LogRecord
 from tailrace.packing import unpack_ids, unpack_logprobs
+from tailrace.traces import of_record
 
 LOGPROBS_MODE = "processed_logprobs"
 """The only distribution that behaviour logprobs may describe: the one that was sampled from."""
@@ -68,6 +69,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     before: float | None = None
     """Of a compensation: the reward with which an earlier revision of it was trained. ``reward``
     less this is its advantage."""
+    traceparent: str = ""
+    """Of the request; empty: it had none."""
     closed_ms: int
     first_feedback_ms: int | None = None
     last_feedback_ms: int | None = None
@@ -186,6 +189,7 @@ def _answer(
         group=None if group is None else f"{session} {group}",
         group_size=max(1, trajectory.group_size or 1),
         objective=objective,
+        traceparent=of_record(record.headers),
         closed_ms=trajectory.closed_log_time_ms,
         first_feedback_ms=trajectory.first_feedback_log_time_ms,
         last_feedback_ms=trajectory.last_feedback_log_time_ms,

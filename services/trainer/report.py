@@ -1,17 +1,17 @@
-"""What is said of a step besides the ledger: a log line, metrics, alarms, and how long data was
-waited for. Owned by :mod:`services.trainer.trainer`."""
+"""What is said of a step besides the ledger: a log line, metrics, alarms, a span, and how long data
+was waited for. Owned by :mod:`services.trainer.trainer`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 import logging
 
-from services.trainer import metrics
+from services.trainer import metrics, spans
 from services.trainer.alarms import Alarms
 from services.trainer.answer import Answer
 from services.trainer.figures import Figures, Idle
 from services.trainer.settings import Settings
-from tailrace import topics
+from tailrace import topics, traces
 from tailrace.events import Alarm, Step
 from tailrace.stream import Writer
 
@@ -32,18 +32,26 @@ class Report:
         self._writer, self._wall_ms = writer, wall_ms
         self._alarms = Alarms(settings)
         self._idle = Idle(clock)
+        self._traces = traces.start("trainer", settings.otlp_endpoint)
         self.waiting = self._idle.waiting
 
     def whole(self, figures: Figures, news: Figures) -> Figures:
         """A step's figures with those that are of the trainer."""
         return figures | {"idle_share": self._idle.share()} | news
 
-    def stepped(self, step: Step) -> None:
-        """It was taken."""
+    def stepped(self, step: Step, answers: Sequence[Answer] = ()) -> None:
+        """It was taken with these answers, just now."""
         metrics.stepped(step.figures, step.inputs)
         shown = " ".join(f"{name}={value:.4g}" for name, value in step.figures.items())
         _log.info("trained step=%d %s", step.step, shown)
         self._say(self._alarms.stepped(step.step, step.figures, now_ms=self._wall_ms()))
+        if self._traces is not None:
+            spans.stepped(self._traces, step, answers, now_ms=self._wall_ms())
+
+    def close(self) -> None:
+        """Send the spans that wait."""
+        if self._traces is not None:
+            self._traces.close()
 
     def skipped(self, number: int, answers: Sequence[Answer], error: ArithmeticError) -> None:
         """It was not finite."""
