@@ -1,0 +1,53 @@
+"""docs/commands.md: what it shows can be typed, and is what comes out."""
+
+from __future__ import annotations
+
+import re
+import shlex
+
+from tailrace import cli, lag, why
+from tailrace.why.words import in_words
+from tests.borders.test_imports import ROOT
+from tests.cli.river import River
+
+PAGE = (ROOT / "docs" / "commands.md").read_text()
+BLOCKS = re.findall(r"^```\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+COMMANDS = [line for block in BLOCKS for line in block.splitlines() if line.startswith("tailrace ")]
+
+
+def test_the_commands_can_be_typed() -> None:
+    assert len(COMMANDS) > 8
+    for line in COMMANDS:
+        words = shlex.split(line, comments=True)[1:]
+        assert cli.parser().parse_args(words).command == words[0]
+
+
+def test_what_it_shows_is_what_comes_out() -> None:
+    river = River()
+    river.train(0)
+    good = river.ask("What is the capital of Italy?", "Rome.")
+    bad = river.ask("And of France?", "Rome.")
+    river.say(good, "a", True)
+    river.say(bad, "b", False)
+    river.settle()
+    river.train(1, 0)
+    river.ack("engine-0", 1, apply_ms=300.0, pause_ms=210.0)
+    river.train(2, 1)
+    river.ack("engine-0", 2, apply_ms=300.0, pause_ms=190.0)
+    lines: list[str] = []
+    for subject in (f"{bad}!b", "1"):
+        found = why.gather(river.log, river.common, subject, now_ms=river.now_ms)
+        lines += in_words(found)
+    river.ask("And of Spain?", "Rome.")
+    river.now_ms += 3000
+    committed = {
+        "tailrace-rewards": {("prompts", 0): 2, ("outputs", 0): 2, ("feedback", 0): 2},
+        "tailrace-graders-polite": {("outputs", 0): 3},
+    }
+    rows = lag.gather(river.log, river.common, committed, now_ms=river.now_ms)
+    lines += lag.in_words(rows)
+    river.close()
+    shown = [block for block in BLOCKS if not block.startswith("tailrace ")]
+    assert len(shown) == 3
+    for line in "".join(shown).splitlines():
+        assert line in lines
