@@ -16,6 +16,8 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from tailrace import deadletters, evaluation, keys, models, overview, replay, tail, why
+from tailrace.archive import command as archive
+from tailrace.compare import command as compare
 from tailrace.errors import SettingsError, TailraceError
 from tailrace.export import command as export
 
@@ -134,6 +136,8 @@ def parser() -> argparse.ArgumentParser:
     deadletters.add_parser(commands, _command)
     evaluation.add_parser(commands, _command)
     export.add_parser(commands, _command)
+    archive.add_parser(commands, _command)
+    compare.add_parser(commands, _command)
     models.add_parser(commands, _command)
     keys.add_parser(commands)
     return found

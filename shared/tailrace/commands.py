@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from tailrace import deadletters, evaluation, models, overview, replay, tail, why
+from tailrace.archive import command as archive
+from tailrace.compare import command as compare
 from tailrace.errors import LogError
 from tailrace.export import command as export
 from tailrace.log.base import Log
@@ -59,6 +61,10 @@ def run(arguments: argparse.Namespace, common: Common) -> int:
             return _explain(arguments, common, log)
         if arguments.command == "tail":
             return tail.run(arguments, common, log)
+        if arguments.command in ("archive", "restore"):
+            return archive.run(arguments, common, log)
+        if arguments.command == "compare":
+            return compare.run(arguments, common, log)
         if arguments.command == "export":
             return export.run(arguments, common, log)
         if arguments.command == "replay" and arguments.to_prefix is not None:

@@ -1,0 +1,131 @@
+"""Two prefixes side by side: numbers worked out by hand, and a replay that differs in nothing."""
+
+from __future__ import annotations
+
+import math
+
+from msgspec.structs import replace
+import pytest
+
+from services.rewards.emission import Send
+from services.rewards.spec import Spec
+from services.rewards.terms import Metric
+from tailrace import events, topics
+from tailrace.compare import estimate
+from tailrace.log.memory import MemoryLog
+from tailrace.stream import Writer
+from tailrace.wire import Wire
+from tests.copies.conftest import Command
+from tests.copies.past import lay, replayed, rewarded
+from tests.rewards.history import START_MS
+from tests.rewards.test_join import SPEC, Story
+
+HALF = replace(SPEC, metrics={"thumbs": Metric(true=1.0, false=-0.5), "done": Metric(final=True)})
+
+
+def decide(log: MemoryLog, prefix: str, spec: Spec, copy: bool) -> None:
+    """Put on the log what rewards make of a prefix."""
+    writer = Writer(log.producer(), Wire(), prefix=prefix)
+    for item in rewarded(log, spec, prefix, copy=copy):
+        assert isinstance(item, Send)
+        is_receipt = isinstance(item.record, events.Receipt)
+        topic = topics.RECEIPTS if is_receipt else topics.TRAJECTORIES
+        writer.write(topic, item.record, key="k", partition=0)
+
+
+@pytest.fixture
+def past() -> MemoryLog:
+    """Eight turns, every other one bad; one said late."""
+    story = Story()
+    for number in range(8):
+        story.feedback(story.turn(), "a", boolean=number % 2 == 0)
+        story.run(1)
+    silent = story.turn()
+    story.run(10)
+    story.feedback(silent, "late", boolean=False)
+    story.run(30)
+    log = lay(story)
+    decide(log, "", SPEC, copy=False)
+    for prefix in ("same.", "half."):
+        replayed(log, "", prefix).run()
+    decide(log, "same.", SPEC, copy=True)
+    decide(log, "half.", replace(HALF, late="drop"), copy=True)
+    return log
+
+
+def test_a_replay_under_the_same_spec_differs_in_nothing(past: MemoryLog, command: Command) -> None:
+    found = command(past, "compare", "", "same.", "--json")
+    assert found["rewards"]["answers"] == [9, 9] and found["rewards"]["both"] == 9
+    assert found["rewards"]["paired"] == {"value": 0.0, "low": 0.0, "high": 0.0}
+    assert found["rewards"]["changed"]["value"] == 0.0 and found["rewards"]["largest"] == []
+    assert found["feedback"]["both"] == 9 and found["feedback"]["changes"] == {}
+    assert found["versions"]["counts"] == [0, 0]
+
+
+def test_another_spec_makes_its_difference(past: MemoryLog, command: Command) -> None:
+    found = command(past, "compare", "", "half.", "--json")
+    rewards = found["rewards"]
+    # Four of eight said no, which is worth half; the ninth has a reward in one of them alone.
+    assert rewards["paired"]["value"] == pytest.approx(4 * 0.5 / 8)
+    half = 1.959963984540054 * math.sqrt(8 * 0.0625 / 7 / 8)
+    assert rewards["paired"]["high"] - rewards["paired"]["value"] == pytest.approx(half)
+    assert rewards["changed"]["value"] == pytest.approx(5 / 9)
+    assert rewards["terms"]["thumbs"]["value"] == pytest.approx(4 * 0.5 / 8)
+    assert len(rewards["largest"]) == 5
+    feedback = found["feedback"]
+    assert feedback["changes"] == {"corrected -> late": 1}
+    assert feedback["outcomes"]["late"]["counts"] == [0, 1]
+    assert feedback["outcomes"]["late"]["difference"]["value"] == pytest.approx(1 / 9)
+    code, said = command(past, "compare", "", "half.")
+    assert code == 0 and "'' and 'half.': 9 and 9 answers, 9 in both" in said
+    assert "corrected -> late: 1" in said
+    words = ("--since", START_MS + 2000, "--until", START_MS + 4000, "--json")
+    part = command(past, "compare", "", "half.", *words)
+    assert part["rewards"]["both"] == 2 and part["feedback"]["both"] == 2
+
+
+def test_versions_alarms_and_what_the_trainer_did(past: MemoryLog, command: Command) -> None:
+    for prefix, digest, fired in (("", "a", 2), ("same.", "b", 1)):
+        writer = Writer(past.producer(), Wire(), prefix=prefix)
+        for version in range(3):
+            writer.write(
+                topics.MODEL_UPDATES,
+                events.ModelUpdate(
+                    model="m",
+                    version=version,
+                    created_ms=1,
+                    kind="delta",
+                    digest="0" if version < 2 else digest,
+                ),
+            )
+            writer.write(topics.STEPS, events.Step(model="m", version=version, event_time_ms=1))
+        for _ in range(fired):
+            alarm = events.Alarm(stream="reward", detector="adwin", event_time_ms=1)
+            writer.write(topics.ALARMS, alarm)
+        receipt = events.Receipt(
+            subject_id="t",
+            stage="trainer",
+            model="m",
+            event_time_ms=1,
+            outcome="trained" if fired == 2 else "stale",
+            version=2,
+        )
+        writer.write(topics.RECEIPTS, receipt, key="k", partition=0)
+    found = command(past, "compare", "", "same.", "--model", "m", "--json")
+    assert found["versions"] == {
+        **{"counts": [3, 3], "newest": [2, 2], "steps": [3, 3], "equal": 2},
+        "first_difference": 2,
+    }
+    assert found["alarms"] == {"reward/adwin": [2, 1]}
+    assert found["trajectories"]["changes"] == {"trained -> stale": 1}
+    code, said = command(past, "compare", "", "none.")
+    assert code == 1 and "there is no prefix 'none.': none.trajectories is not there" in said
+
+
+def test_intervals_are_those_of_the_books() -> None:
+    # Newcombe 1998, table II, method 10: 56/70 and 48/80.
+    found = estimate.shares((48, 80), (56, 70))
+    assert [round(v, 4) for v in (found.value, found.low, found.high)] == [0.2, 0.0524, 0.3339]  # type: ignore[arg-type]
+    assert estimate.unpaired([1.0, 3.0], [2.0, 4.0]).value == 1.0
+    assert estimate.unpaired([1.0], [2.0]) == estimate.Estimate(1.0, None, None)
+    assert estimate.unpaired([], [2.0]) == estimate.share(0, 0) == estimate.Estimate()
