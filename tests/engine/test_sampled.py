@@ -80,7 +80,5 @@ def test_its_answers_are_broken_off_at_once(vllm: RealVllm, models: Models, tmp_
     with stage.running():
         wait_until(lambda: load().running >= 4, "that vLLM counts ours", 30.0)
         assert load().running <= 6
-    wait_until(
-        lambda: (load().running, load().waiting) == (0, 0), "that vLLM has ended them", 10.0
-    )
+    wait_until(lambda: (load().running, load().waiting) == (0, 0), "that vLLM has ended them", 10.0)
     assert not stage.errors
