@@ -10,7 +10,17 @@ from tailrace import cli, commands
 
 @pytest.mark.parametrize(
     "words",
-    ["status", "models", "audit", "tail alarms", "dead-letters list", "reward explain s~1"],
+    [
+        "status",
+        "models",
+        "audit",
+        "tail alarms",
+        "dead-letters list",
+        "reward explain s~1",
+        "why 1",
+        "topics",
+        "lag",
+    ],
 )
 def test_a_broker_that_is_away_is_one_line(
     words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

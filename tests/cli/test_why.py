@@ -11,6 +11,8 @@ import pytest
 from tailrace import cli, events, ids, topics, why
 from tailrace.log import kafka
 from tailrace.settings import Common
+from tailrace.why.words import in_words
+from tests.cli.play import Play
 from tests.cli.river import BEGAN_MS, SESSION, River
 
 
@@ -174,7 +176,27 @@ def test_steps_are_found_on_a_log_with_other_times(flowing: River) -> None:
         entry.record = msgspec.structs.replace(entry.record, time_ms=early_ms)
     (decision,) = turn(flowing, good).decisions
     assert decision.trained is not None and decision.trained.step == 1
-    assert len(weights(flowing, 1).movers) == 2
+    found = weights(flowing, 1)
+    assert len(found.movers) == 2 and found.outcomes == {"trained": 2}
+
+
+def test_an_adapter_lies_on_its_version_and_a_rollback_is_told(memory: Play) -> None:
+    memory.scene.trainer.adapter(4)
+    memory.engine("one")
+    memory.give("rollback", 1)
+    log, common, now_ms = memory.scene.log, memory.common, memory.wall_ms()
+    found = [why.gather(log, common, str(v), now_ms=now_ms) for v in (1, 3, 4)]
+    one, three, adapter = (each for each in found if isinstance(each, why.Weights))
+    assert (one.served, one.trained, one.row.withdrawn) == (True, True, False)
+    assert (three.served, three.row.withdrawn) == (False, True)
+    assert [child.version for child in three.children] == [4]
+    assert [(e.engine, e.serves) for e in one.serving] == [("one", True)]
+    assert [(e.engine, e.serves, e.since_ms is None) for e in three.serving] == [
+        ("one", False, False)
+    ]
+    assert adapter.row.kind == "adapter"
+    assert [base.version for base in adapter.ancestors] == [3, 2, 1, 0]
+    assert any("comes from 3 (withdrawn) <- 2 (withdrawn) <- 1" in w for w in in_words(adapter))
 
 
 def test_what_has_expired_is_said(flowing: River) -> None:
@@ -264,8 +286,6 @@ def test_any_text_can_be_shown_and_sent(river: River, text: str) -> None:
     river.say(turned, "a", True, metric="[\x1b", content=events.FeedbackContent(text="\x07"))
     found = turn(river, turned)
     msgspec.json.encode(found)
-    from tailrace.why.words import in_words
-
     assert all(line.isprintable() for line in in_words(found))
     assert [answer.tokens for answer in found.answers] == [[]]
 

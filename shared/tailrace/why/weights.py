@@ -7,6 +7,7 @@ those are read that moved it most.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from tailrace import orders, topics
@@ -25,6 +26,8 @@ from tailrace.why.serving import State, serving, state
 
 _ANCESTORS = 20
 _MOVERS = 10
+_SLACK_MS = 10_000
+"""How far the clocks of two brokers may be apart."""
 
 
 def weights(
@@ -46,6 +49,7 @@ def weights(
     record = ledger.manifest(log, decoder, update, prefix=common.prefix)
     made_ms = update.created_ms if record is None else record.time_ms
     taken = ledger.steps_of(log, decoder, update, made_ms, prefix=common.prefix)
+    first_ms = taken[0][0].time_ms if taken else made_ms - TRANSACTION_MS
     inputs = [one for _, step in taken for one in step.inputs]
     chain = list(now.lineage.chain(version))[1:]
     if update.kind == "adapter" and update.base_version is not None:
@@ -65,7 +69,7 @@ def weights(
         ranges=update.ranges,
         first_feedback_ms=update.first_feedback_ms,
         last_feedback_ms=update.last_feedback_ms,
-        outcomes=_outcomes(log, decoder, common, version, made_ms),
+        outcomes=_outcomes(log, decoder, common, update, first_ms, made_ms),
         objectives=dict(sorted(Counter(one.objective or "" for one in inputs).items())),
         steps=[_step(at, step) for at, step in taken],
         canary=None if update.canary is None else _probe(update.canary, version, spell),
@@ -76,14 +80,32 @@ def weights(
 
 
 def _outcomes(
-    log: Log, decoder: Decoder, common: Common, version: int, made_ms: int
+    log: Log, decoder: Decoder, common: Common, update: ModelUpdate, first_ms: int, made_ms: int
 ) -> dict[str, int]:
+    """By the receipts of its transaction, which lie between its first step and its manifest."""
     name = named(topics.RECEIPTS, common.prefix)
     first, last = (
-        log.offsets_at(name, max(0, made_ms + ms)) for ms in (-TRANSACTION_MS, TRANSACTION_MS)
+        log.offsets_at(name, max(0, at_ms)) for at_ms in (first_ms - _SLACK_MS, made_ms + _SLACK_MS)
     )
+    found = _counted(log, decoder, common, update.version, first, last)
+    decided = any(one.end > one.start for one in update.ranges)
+    if decided and not found and not any(log.starts(name).values()):
+        # Nothing has expired: it is a copy, with other times.
+        found = _counted(log, decoder, common, update.version, {}, log.ends(name))
+    return dict(sorted(found.items()))
+
+
+def _counted(
+    log: Log,
+    decoder: Decoder,
+    common: Common,
+    version: int,
+    starts: Mapping[int, int],
+    ends: Mapping[int, int],
+) -> Counter[str]:
+    name = named(topics.RECEIPTS, common.prefix)
     found: Counter[str] = Counter()
-    for record in read_all(log, name, starts=first, ends=last, committed_only=True):
+    for record in read_all(log, name, starts=starts, ends=ends, committed_only=True):
         try:
             event = decoder.decode(record)
         except InvalidRecord:
@@ -92,7 +114,7 @@ def _outcomes(
         mine = event.stage == "trainer" and event.model in (None, common.model)
         if mine and event.version == version:
             found[event.outcome] += 1
-    return dict(sorted(found.items()))
+    return found
 
 
 def _ancestor(now: State, base: ModelUpdate) -> Ancestor:
