@@ -18,6 +18,7 @@ from tailrace.weights.publisher import Publisher
 from tailrace.weights.tensors import digest, digest_files
 from tailrace.wire import Wire
 from tests.cli.play import Play
+from tests.cli.river import River
 from tests.engine.models import MODEL
 
 Run = Callable[..., int]
@@ -91,3 +92,27 @@ def published(found_log: MemoryLog, tiny_model: Path, tmp_path: Path) -> list[Mo
 def run(published: list[ModelUpdate]) -> Run:
     """The exit code of ``tailrace models``."""
     return lambda *arguments: cli.main(["models", *arguments, "--model", MODEL])
+
+
+@pytest.fixture
+def river() -> Iterator[River]:
+    made = River()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def flowing(river: River) -> River:
+    """Two answers, one liked and one not, in version 1; two engines, one of them on version 2."""
+    river.train(0)
+    good = river.ask("What is the capital of Italy?", "Rome.")
+    bad = river.ask("And of France?", "Rome.")
+    river.say(good, "a", True)
+    river.say(bad, "b", False)
+    river.settle()
+    river.train(1, 0)
+    river.ack("one", 1, apply_ms=300.0, pause_ms=200.0)
+    river.ack("two", 1, "refused", reason="canary: differs")
+    river.train(2, 1)
+    river.ack("one", 2, apply_ms=310.0, pause_ms=210.0)
+    return river

@@ -11,7 +11,7 @@ import msgspec
 
 from services.rewards import offline, spec
 from services.rewards.emission import Send
-from tailrace import events, ids, topics
+from tailrace import events, ids, topics, why
 from tailrace.events import Coordinates, ModelUpdate, Range, Receipt, Step, StepInput, VersionSpan
 from tailrace.log.base import Position
 from tailrace.log.memory import MemoryLog
@@ -206,6 +206,22 @@ class River:
             **more,
         )
         self.writer.write(topics.MODEL_ACKS, record)
+
+    def turns(self) -> list[str]:
+        """The interactions that have a trajectory."""
+        return [event.interaction_id for _, event in self.trajectories()]
+
+    def turn(self, subject: str, common: Common | None = None) -> why.Turn:
+        """Why of an interaction or a feedback."""
+        found = why.gather(self.log, common or self.common, subject, now_ms=self.now_ms)
+        assert isinstance(found, why.Turn)
+        return found
+
+    def weights(self, version: int) -> why.Weights:
+        """Why of a version."""
+        found = why.gather(self.log, self.common, str(version), now_ms=self.now_ms)
+        assert isinstance(found, why.Weights)
+        return found
 
     def close(self) -> None:
         self._publisher.close()

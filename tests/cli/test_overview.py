@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 import json
 from pathlib import Path
 import re
@@ -19,13 +18,6 @@ from tailrace.wire import Wire
 from tests.borders.test_imports import ROOT
 from tests.cli.river import SESSION, River
 from tests.engine.models import MODEL
-
-
-@pytest.fixture
-def river() -> Iterator[River]:
-    made = River()
-    yield made
-    made.close()
 
 
 def lags(river: River, committed: lag.Committed) -> dict[tuple[str, str], lag.Lag]:

@@ -9,12 +9,15 @@ import signal
 import subprocess
 import sys
 
+from hypothesis import given
+from hypothesis import strategies as st
 import pytest
 
 from tailrace import cli, events, topics
 from tailrace.log.kafka import KafkaLog
 from tailrace.log.memory import MemoryLog
 from tailrace.stream import Writer, publish_schemas
+from tailrace.tail import as_it_is
 from tailrace.wire import Wire
 
 JSON = {"content-type": b"application/json"}
@@ -128,6 +131,17 @@ def test_a_time_beyond_all_calendars_is_shown(
     alarm(log, "far")
     assert cli.main(["tail", "alarms"]) == 0
     assert lines(capsys)[0]["time"] == str(10**16)
+
+
+@given(st.binary(max_size=40), st.none() | st.integers(0, 50))
+def test_bytes_are_text_or_hex(value: bytes, most: int | None) -> None:
+    found = as_it_is(value, most)
+    (kind,) = found
+    if kind == "hex":
+        assert bytes.fromhex(found["hex"]) == value[:most]
+    else:
+        assert value.startswith(found["text"].encode())
+        assert len(value[:most]) - len(found["text"].encode()) < 4
 
 
 @pytest.mark.kafka

@@ -2,63 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 import json
 
 import msgspec
 import pytest
 
-from tailrace import cli, events, ids, topics, why
+from tailrace import cli, events, topics, why
 from tailrace.log import kafka
 from tailrace.settings import Common
 from tailrace.why.words import in_words
-from tests.cli.play import Play
-from tests.cli.river import BEGAN_MS, SESSION, River
-
-
-@pytest.fixture
-def river() -> Iterator[River]:
-    made = River()
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def flowing(river: River) -> River:
-    """Two answers, one liked and one not, in version 1; two engines, one of them on version 2."""
-    river.train(0)
-    good = river.ask("What is the capital of Italy?", "Rome.")
-    bad = river.ask("And of France?", "Rome.")
-    river.say(good, "a", True)
-    river.say(bad, "b", False)
-    river.settle()
-    river.train(1, 0)
-    river.ack("one", 1, apply_ms=300.0, pause_ms=200.0)
-    river.ack("two", 1, "refused", reason="canary: differs")
-    river.train(2, 1)
-    river.ack("one", 2, apply_ms=310.0, pause_ms=210.0)
-    return river
-
-
-def turns(river: River) -> list[str]:
-    return [event.interaction_id for _, event in river.trajectories()]
-
-
-def turn(river: River, subject: str, common: Common | None = None) -> why.Turn:
-    found = why.gather(river.log, common or river.common, subject, now_ms=river.now_ms)
-    assert isinstance(found, why.Turn)
-    return found
-
-
-def weights(river: River, version: int) -> why.Weights:
-    found = why.gather(river.log, river.common, str(version), now_ms=river.now_ms)
-    assert isinstance(found, why.Weights)
-    return found
+from tests.cli.river import SESSION, River
 
 
 def test_from_the_prompt_to_the_weights(flowing: River) -> None:
-    good, _ = turns(flowing)
-    found = turn(flowing, good)
+    good, _ = flowing.turns()
+    found = flowing.turn(good)
     assert found.asked is not None
     assert (found.asked.session, found.asked.user, found.asked.tokens) == (SESSION, "u1", 2)
     assert found.asked.messages == [{"role": "user", "content": "What is the capital of Italy?"}]
@@ -89,8 +47,8 @@ def test_from_the_prompt_to_the_weights(flowing: River) -> None:
 
 
 def test_a_feedback_is_marked_in_its_chain(flowing: River) -> None:
-    _, bad = turns(flowing)
-    found = turn(flowing, f"{bad}!b")
+    _, bad = flowing.turns()
+    found = flowing.turn(f"{bad}!b")
     assert (found.interaction_id, found.feedback_id) == (bad, f"{bad}!b")
     (decision,) = found.decisions
     assert decision.trained is not None and decision.trained.advantage is not None
@@ -101,10 +59,10 @@ def test_a_feedback_about_a_session_leads_to_what_it_was_credited_to(river: Rive
     river.train(0)
     first, second = river.ask("a", "b"), river.ask("c", "d")
     said = river.say(SESSION, "s", True, metric="solved")
-    before = turn(river, said)
+    before = river.turn(said)
     assert (before.interaction_id, before.also, before.revisions) == (second, [], [])
     river.settle()
-    found = turn(river, said)
+    found = river.turn(said)
     assert (found.interaction_id, found.also, found.feedback_id) == (second, [first], said)
     assert [heard.record.feedback_id for heard in found.feedback] == [said]
     assert found.revisions[0].feedback_ids == [said]
@@ -119,7 +77,7 @@ def test_a_correction_is_the_next_revision_and_its_advantage_the_difference(rive
     river.say(turned, "b", False, replaces=f"{turned}!a")
     river.settle()
     river.train(2, 1, before=1.0)
-    found = turn(river, turned)
+    found = river.turn(turned)
     assert [one.reward for one in found.revisions] == [1.0, -1.0]
     first, second = (decision.trained for decision in found.decisions)
     assert first is not None and second is not None
@@ -137,82 +95,28 @@ def test_after_a_rollback_a_record_is_decided_on_both_branches(river: River) -> 
     record = events.Release(model=river.common.model, event_time_ms=1, **release)
     river.writer.write(topics.RELEASES, record)
     river.train(2, 0)
-    found = turn(river, turned)
+    found = river.turn(turned)
     kinds = [(d.into and d.into.version, d.into and d.into.withdrawn) for d in found.decisions]
     assert kinds == [(1, True), (2, False)]
     assert all(decision.trained is not None for decision in found.decisions)
-    (base,) = weights(river, 2).ancestors
+    (base,) = river.weights(2).ancestors
     assert (base.version, base.children) == (0, [1, 2])
 
 
-def test_a_version_back_to_what_moved_it(flowing: River) -> None:
-    good, bad = turns(flowing)
-    found = weights(flowing, 1)
-    assert [base.version for base in found.ancestors] == [0]
-    assert [child.version for child in found.children] == [2]
-    assert (found.served, found.trained, found.row.kind) == (False, False, "delta")
-    assert found.outcomes == {"trained": 2} and found.objectives == {"reinforce": 2}
-    (span,) = found.ranges
-    assert (span.start, span.end) == (0, 2)
-    assert [(m.interaction_id, m.advantage.value) for m in found.movers] == [(good, 1), (bad, -1)]
-    assert found.canary is not None
-    assert [token.logprob for token in found.canary.output] == [-0.5, -0.25]
-    (step,) = found.steps
-    assert (step.answers, step.figures["loss"]) == (2, 0.5)
-    assert found.reward_mean == 0.0
-    assert {one.engine: one.refused for one in found.serving} == {
-        "one": None,
-        "two": "canary: differs",
-    }
-    newest = weights(flowing, 2)
-    assert (newest.served, newest.trained, newest.movers, newest.steps) == (True, True, [], [])
-
-
-def test_steps_are_found_on_a_log_with_other_times(flowing: River) -> None:
-    """As on one that was copied: steps first, receipts a day later."""
-    good, _ = turns(flowing)
-    for entry in flowing.log._topics["steps"][0].entries:
-        early_ms = entry.record.time_ms - 24 * 3_600_000
-        entry.record = msgspec.structs.replace(entry.record, time_ms=early_ms)
-    (decision,) = turn(flowing, good).decisions
-    assert decision.trained is not None and decision.trained.step == 1
-    found = weights(flowing, 1)
-    assert len(found.movers) == 2 and found.outcomes == {"trained": 2}
-
-
-def test_an_adapter_lies_on_its_version_and_a_rollback_is_told(memory: Play) -> None:
-    memory.scene.trainer.adapter(4)
-    memory.engine("one")
-    memory.give("rollback", 1)
-    log, common, now_ms = memory.scene.log, memory.common, memory.wall_ms()
-    found = [why.gather(log, common, str(v), now_ms=now_ms) for v in (1, 3, 4)]
-    one, three, adapter = (each for each in found if isinstance(each, why.Weights))
-    assert (one.served, one.trained, one.row.withdrawn) == (True, True, False)
-    assert (three.served, three.row.withdrawn) == (False, True)
-    assert [child.version for child in three.children] == [4]
-    assert [(e.engine, e.serves) for e in one.serving] == [("one", True)]
-    assert [(e.engine, e.serves, e.since_ms is None) for e in three.serving] == [
-        ("one", False, False)
-    ]
-    assert adapter.row.kind == "adapter"
-    assert [base.version for base in adapter.ancestors] == [3, 2, 1, 0]
-    assert any("comes from 3 (withdrawn) <- 2 (withdrawn) <- 1" in w for w in in_words(adapter))
-
-
 def test_what_has_expired_is_said(flowing: River) -> None:
-    good, bad = turns(flowing)
+    good, bad = flowing.turns()
     flowing.log.delete_before("trajectories", {0: 1})
-    assert [mover.interaction_id for mover in weights(flowing, 1).movers] == [None, bad]
+    assert [mover.interaction_id for mover in flowing.weights(1).movers] == [None, bad]
     for topic in ("prompts", "outputs"):
         flowing.log.delete_before(topic, {0: 1})
     with pytest.raises(ValueError, match="is on the log; of its time nothing is kept of prompts"):
-        turn(flowing, good)
-    found = turn(flowing, bad)
+        flowing.turn(good)
+    found = flowing.turn(bad)
     assert found.asked is not None and len(found.decisions) == 1
 
 
 def test_what_is_not_there_is_an_error(flowing: River) -> None:
-    good, _ = turns(flowing)
+    good, _ = flowing.turns()
     for subject, said in (
         (f"{SESSION}~0000000000000", "is on the log"),
         (f"{SESSION}~0000000000000!x", "is on the log"),
@@ -240,7 +144,7 @@ def test_the_command_prints_words_or_json(
 ) -> None:
     monkeypatch.setattr(kafka, "KafkaLog", lambda bootstrap: flowing.log)
     monkeypatch.chdir(str(tmp_path))
-    good, _ = turns(flowing)
+    good, _ = flowing.turns()
     where = ("--model", flowing.common.model)
     assert cli.main(["why", f"{good}!a", *where]) == 0
     words = capsys.readouterr().out
@@ -284,42 +188,19 @@ def test_any_text_can_be_shown_and_sent(river: River, text: str) -> None:
     content = events.OutputContent(message=text, token_ids=b"\x01", logprobs=b"\x01")
     turned = river.ask(text, "b", content=None if text == "\ud800" else content)
     river.say(turned, "a", True, metric="[\x1b", content=events.FeedbackContent(text="\x07"))
-    found = turn(river, turned)
+    found = river.turn(turned)
     msgspec.json.encode(found)
     assert all(line.isprintable() for line in in_words(found))
     assert [answer.tokens for answer in found.answers] == [[]]
 
 
 def test_foreign_bytes_and_other_models_are_passed_over(flowing: River) -> None:
-    good, _ = turns(flowing)
+    good, _ = flowing.turns()
     producer = flowing.log.producer()
     for topic in topics.TOPICS:
         if topic.record is not None:
             producer.append(topic.name, b"\x00nothing", key=SESSION.encode(), partition=0)
             producer.append(topic.name, b"\x00nothing", key=b"tiny", partition=0)
-    assert len(turn(flowing, good).decisions) == 1
-    assert len(weights(flowing, 1).movers) == 2
-    assert turn(flowing, good, Common(model="another")).decisions == []
-
-
-def test_only_what_the_chain_leads_to_is_read(flowing: River) -> None:
-    good, _ = turns(flowing)
-    seen: list[tuple[str, int]] = []
-    flowing.now_ms += 100 * 3_600_000
-    later = [flowing.ask("later", "b") for _ in range(3)]
-    assert ids.turn_time_ms(later[0]) > BEGAN_MS
-    consumer = flowing.log.consumer
-
-    def watched(**given: object) -> object:
-        made = consumer(**given)  # type: ignore[arg-type]
-        poll = made.poll
-        made.poll = lambda *a, **k: [  # type: ignore[method-assign]
-            seen.append((record.topic, record.offset)) or record  # type: ignore[func-returns-value]
-            for record in poll(*a, **k)
-        ]
-        return made
-
-    flowing.log.consumer = watched  # type: ignore[method-assign, assignment]
-    weights(flowing, 1)
-    read = [at for at in seen if at[0] in ("trajectories", "prompts", "outputs", "feedback")]
-    assert sorted(read) == [("trajectories", 0), ("trajectories", 1)]
+    assert len(flowing.turn(good).decisions) == 1
+    assert len(flowing.weights(1).movers) == 2
+    assert flowing.turn(good, Common(model="another")).decisions == []
