@@ -24,6 +24,7 @@ import transformers
 from services.trainer import attention
 from services.trainer.batch import MicroBatch
 from services.trainer.head import token_logp
+from services.trainer.rounding import rounded
 from services.trainer.tree import tree
 from tailrace.weights import tensors as weights
 
@@ -142,7 +143,7 @@ class Policy:
     def round(self) -> None:
         """Masters into the rounding that computes and is published."""
         for name, parameter in self.parameters.items():
-            self._own(parameter).copy_(self.masters[name].bfloat16())
+            self._own(parameter).copy_(rounded(self.masters[name], self._start(parameter)))
 
     def load(self, published: weights.Tensors) -> None:
         """Take published weights, masters included.
@@ -197,6 +198,10 @@ class Policy:
     def _own(self, tensor: Tensor) -> Tensor:
         """The part of a parameter or its gradient that this process has: all of it."""
         return tensor.detach()
+
+    def _start(self, parameter: Tensor) -> int:
+        """How many weights of a parameter are before that part."""
+        return 0
 
     def _whole(self, tensor: Tensor) -> Tensor:
         """A parameter with the parts that other processes have: there are none."""

@@ -162,6 +162,10 @@ class ShardedPolicy(Policy):
         assert isinstance(tensor, DTensor)
         return tensor.to_local().detach()
 
+    def _start(self, parameter: Tensor) -> int:
+        rows = -(-len(parameter) // self._ranks.count)  # of every process but the last ones
+        return min(self._ranks.number * rows, len(parameter)) * (parameter.numel() // len(parameter))
+
     def _whole(self, tensor: Tensor) -> Tensor:
         assert isinstance(tensor, DTensor)
         return tensor.full_tensor().detach()
