@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from tailrace.export.choice import Choice
-from tailrace.export.command import Source, exported
+from tailrace.export.command import exported
+from tailrace.export.source import Source
 from tailrace.settings import Common
 from tests.copies.answers import NOW_MS, Answers
 from tests.copies.conftest import Command
@@ -31,7 +32,7 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 def export(
     answers: Answers, folder: Path, form: str, choice: Choice | None = None, **more: Any
 ) -> Any:
-    source = Source(answers.log, Common(), None, None)
+    source = Source.of(answers.log, Common(), None, None)
     return exported(source, choice or Choice(), folder, form, **more)
 
 
@@ -132,7 +133,7 @@ def test_sft_has_what_a_person_wrote_else_the_answer(tmp_path: Path) -> None:
         **{"error": 1, "no_content": 1, "not_text": 1, "plain_prompt": 1, "tools": 1},
         "untrainable": 1,
     }
-    schema = pq.read_schema(tmp_path / "set" / "data" / "train-00000.parquet")
+    schema = pq.read_schema(tmp_path / "set" / "data" / "train-00-00000.parquet")
     assert [str(schema.field(n).type) for n in ("prompt", "completion")] == [MESSAGE, MESSAGE]
 
 
@@ -181,7 +182,7 @@ def test_what_breaks_off_leaves_nothing(tmp_path: Path) -> None:
     answers.add()
 
     def broken(left_out: object) -> Any:
-        yield from Source(answers.log, Common(), None, None)(left_out)  # type: ignore[arg-type]
+        yield from Source.of(answers.log, Common(), None, None)(left_out)  # type: ignore[arg-type]
         raise OSError("no space")
 
     broken.prefix = ""  # type: ignore[attr-defined]

@@ -7,8 +7,7 @@ Called by :mod:`tailrace.cli` and :mod:`tailrace.commands`.
 from __future__ import annotations
 
 import argparse
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 import sys
 from typing import TYPE_CHECKING, Any
@@ -16,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from tailrace.errors import SettingsError
 
 if TYPE_CHECKING:
-    from tailrace.events import Trajectory
     from tailrace.export.choice import Choice
-    from tailrace.export.shards import Shards
+    from tailrace.export.source import Source
+    from tailrace.export.writing import Written
     from tailrace.log.base import Log
     from tailrace.settings import Common
 
@@ -55,6 +54,9 @@ def add_parser(
         metavar="R",
         help="dpo, reward: rewards of a pair differ by as much (0: by anything)",
     )
+    export.add_argument(
+        "--jobs", type=int, metavar="N", help="processes (one a core, where there is much)"
+    )
     export.add_argument("--json", action="store_true")
 
 
@@ -67,6 +69,7 @@ def run(arguments: argparse.Namespace, common: Common, log: Log) -> int:
     except ImportError:
         raise SettingsError("export needs pyarrow: pip install 'tailrace[export]'") from None
     from tailrace.export.choice import Choice, versions
+    from tailrace.export.source import Source
 
     choice = Choice(
         min_reward=arguments.min_reward,
@@ -75,7 +78,9 @@ def run(arguments: argparse.Namespace, common: Common, log: Log) -> int:
         tenants=tuple(arguments.tenant or ()),
         without_consent=arguments.without_consent,
     )
-    source = Source(log, common, arguments.since, arguments.until)
+    if arguments.jobs is not None and arguments.jobs < 1:
+        raise SettingsError(f"export: --jobs: {arguments.jobs} is not 1 or more")
+    source = Source.of(log, common, arguments.since, arguments.until)
     found = exported(
         source,
         choice,
@@ -83,6 +88,7 @@ def run(arguments: argparse.Namespace, common: Common, log: Log) -> int:
         arguments.format,
         good_above=arguments.good_above,
         margin=arguments.margin,
+        jobs=arguments.jobs or source.jobs(),
     )
     if arguments.json:
         print(json.dumps(found))
@@ -91,45 +97,6 @@ def run(arguments: argparse.Namespace, common: Common, log: Log) -> int:
         print(f"left out, {reason}: {count}", file=sys.stderr)
     print(f"{found['rows']} rows of {found['read']} trajectories in {arguments.to}")
     return 0
-
-
-class Source:
-    """The trajectories of a stretch; they may be asked for more than once."""
-
-    def __init__(self, log: Log, common: Common, since: str | None, until: str | None) -> None:
-        """Raises ValueError for what is no time, LogError."""
-        import time
-
-        from tailrace import topics
-        from tailrace.reading import moment_ms
-        from tailrace.stream import Decoder
-        from tailrace.topics import named
-        from tailrace.wire import Wire
-
-        now_ms = time.time_ns() // 1_000_000
-        self._log, self.prefix = log, common.prefix
-        self._name = named(topics.TRAJECTORIES, common.prefix)
-        self._starts, self._ends = (
-            default(self._name)
-            if said is None
-            else log.offsets_at(self._name, moment_ms(said, now_ms))
-            for said, default in ((since, log.starts), (until, log.ends))
-        )
-        self._decoder = Decoder(log, Wire(common.registry), prefix=common.prefix)
-
-    def __call__(self, left_out: Counter[str]) -> Iterator[Trajectory]:
-        from tailrace.errors import InvalidRecord
-        from tailrace.events import Trajectory
-        from tailrace.stream import read_all
-
-        for record in read_all(self._log, self._name, starts=self._starts, ends=self._ends):
-            try:
-                event = self._decoder.decode(record)
-            except InvalidRecord:
-                left_out["unreadable"] += 1
-                continue
-            assert isinstance(event, Trajectory)
-            yield event
 
 
 def exported(
@@ -141,35 +108,42 @@ def exported(
     good_above: float = 0.0,
     margin: float = 0.0,
     shard_rows: int = SHARD_ROWS,
+    jobs: int = 1,
 ) -> dict[str, Any]:
-    """Write a data set. Gives ``read``, ``rows`` and ``left_out`` by reason."""
+    """Write a data set. Gives ``read``, ``rows`` and ``left_out`` by reason. ``jobs``: processes;
+    more than one need a broker that they reach."""
     from tailrace.export import writing
-    from tailrace.export.shards import Shards
+    from tailrace.export.shards import Folder
+    from tailrace.export.source import Job, work
 
-    with Shards(folder) as shards:
+    with Folder(folder) as made:
         if form in ("dpo", "reward"):
-            read, left_out = writing.pairs(source, choice, shards, form, margin, shard_rows)
+            written = writing.pairs(source, choice, made.made, form, margin, shard_rows)
         else:
-            read, left_out = writing.rows(source, choice, shards, form, good_above, shard_rows)
-        rows = shards.finish(lambda rows: _card(form, rows, read, source.prefix))
-        left_out += shards.dropped
+            job = Job(
+                choice=choice,
+                folder=str(made.made),
+                form=form,
+                good_above=good_above,
+                shard_rows=shard_rows,
+            )
+            written = work(source, job, jobs)
+        made.finish(_card(form, written, source.prefix))
+    left_out = {reason: count for reason, count in sorted(written.left_out.items()) if count}
     return {
         "format": form,
         "to": str(folder),
-        "read": read,
-        "rows": rows,
-        "left_out": {reason: count for reason, count in sorted(left_out.items()) if count},
+        "read": written.read,
+        "rows": written.rows,
+        "left_out": left_out,
     }
 
 
-def _card(form: str, rows: int, read: int, prefix: str) -> str:
+def _card(form: str, written: Written, prefix: str) -> str:
     suffix = "jsonl" if form == "jsonl" else "parquet"
     return (
         "---\nconfigs:\n- config_name: default\n  data_files:\n  - split: train\n"
         f"    path: data/*.{suffix}\n---\n\n"
-        f"{rows} rows ({form}), made by tailrace export of {read} trajectories"
+        f"{written.rows} rows ({form}), made by tailrace export of {written.read} trajectories"
         f"{f' under {prefix}' if prefix else ''}.\n"
     )
-
-
-__all__ = ["FORMATS", "Shards", "Source", "add_parser", "exported", "run"]

@@ -1,4 +1,4 @@
-"""Files of an export: ``data/train-00000.parquet`` and on, as Hugging Face's ``datasets`` finds
+"""Files of an export: ``data/train-00-00000.parquet`` and on, as Hugging Face's ``datasets`` finds
 them.
 
 Rows go out in batches; what turns out later to be superseded, or to have been there twice, is taken
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 import hashlib
 import os
 from pathlib import Path
@@ -22,18 +22,37 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-class Shards:
-    """Writes into a folder beside ``folder`` and renames that at the end. A context manager: what
-    is not finished is deleted."""
+class Folder:
+    """Made beside ``folder`` and renamed at the end. A context manager: what is not finished is
+    deleted."""
 
-    def __init__(self, folder: Path, *, shard_rows: int = 50_000) -> None:
+    def __init__(self, folder: Path) -> None:
         """Raises ValueError where the folder holds anything, OSError."""
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise ValueError(f"{folder} is there already, and not an empty folder")
         self._folder = folder
-        self._shard_rows = shard_rows
-        self._made = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
-        (self._made / "data").mkdir(parents=True)
+        self.made = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
+        (self.made / "data").mkdir(parents=True)
+
+    def finish(self, card: str) -> None:
+        """Write the card (README.md) and give the folder its name."""
+        (self.made / "README.md").write_text(card)
+        if self._folder.exists():
+            self._folder.rmdir()
+        os.replace(self.made, self._folder)
+
+    def __enter__(self) -> Folder:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        shutil.rmtree(self.made, ignore_errors=True)
+
+
+class Shards:
+    """The files of one writer in a folder; all revisions of an answer go through one writer."""
+
+    def __init__(self, made: Path, writer: int = 0) -> None:
+        self._made, self._writer = made, writer
         self._files: list[Path] = []
         self._marks: list[array[int]] = []
         """Of each file, a mark of each row's trajectory."""
@@ -57,9 +76,8 @@ class Shards:
         """Append a Parquet file, the row of each trajectory."""
         _write(rows, self._next("parquet", trajectories))
 
-    def finish(self, card: Callable[[int], str]) -> int:
-        """Take out what does not count, write the card (README.md) and give the folder its name.
-        The number of rows."""
+    def settle(self) -> int:
+        """Take out what does not count. The number of rows that are left."""
         gone = np.fromiter(self._gone, np.int64, len(self._gone))
         every = np.concatenate([np.frombuffer(m, np.int64) for m in self._marks] or [gone[:0]])
         first = np.zeros(len(every), bool)
@@ -73,23 +91,13 @@ class Shards:
             kept = first[here] & ~old[here]
             if not kept.all():
                 _rewrite(file, kept)
-        rows = int((first & ~old).sum())
-        (self._made / "README.md").write_text(card(rows))
-        if self._folder.exists():
-            self._folder.rmdir()
-        os.replace(self._made, self._folder)
-        return rows
+        return int((first & ~old).sum())
 
     def _next(self, suffix: str, trajectories: Sequence[str]) -> Path:
         self._marks.append(array("q", map(_mark, trajectories)))
-        self._files.append(self._made / "data" / f"train-{len(self._files):05}.{suffix}")
+        name = f"train-{self._writer:02}-{len(self._files):05}.{suffix}"
+        self._files.append(self._made / "data" / name)
         return self._files[-1]
-
-    def __enter__(self) -> Shards:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        shutil.rmtree(self._made, ignore_errors=True)
 
 
 def _mark(trajectory_id: str) -> int:

@@ -1,9 +1,11 @@
-"""From trajectories to files, a batch at a time. Called by :mod:`.command`."""
+"""From trajectories to files, a batch at a time. Called by :mod:`.source` and :mod:`.command`."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -18,6 +20,14 @@ from tailrace.export.texts import Unfit
 Source = Callable[["Counter[str]"], Iterator[Trajectory]]
 
 
+class Written(NamedTuple):
+    """Trajectories that were read, rows that were written, and what was left out by reason."""
+
+    read: int = 0
+    rows: int = 0
+    left_out: Counter[str] = Counter()
+
+
 def rows(
     source: Source,
     choice: Choice,
@@ -25,8 +35,8 @@ def rows(
     form: str,
     good_above: float,
     shard_rows: int,
-) -> tuple[int, Counter[str]]:
-    """A row for each trajectory that counts. How many were read, and what was left out."""
+) -> Written:
+    """A row for each trajectory that counts."""
     left_out: Counter[str] = Counter()
     read = 0
     batch: list[Trajectory] = []
@@ -64,14 +74,14 @@ def rows(
             flush()
     if batch or not shards.written:
         flush()  # an empty set has its columns too
-    return read + left_out["unreadable"], left_out
+    rows = shards.settle()
+    return Written(read + left_out["unreadable"], rows, left_out + shards.dropped)
 
 
 def pairs(
-    source: Source, choice: Choice, shards: Shards, form: str, margin: float, shard_rows: int
-) -> tuple[int, Counter[str]]:
-    """A row for each pair. How many trajectories were read; what was left out, of them and of the
-    pairs."""
+    source: Source, choice: Choice, folder: Path, form: str, margin: float, shard_rows: int
+) -> Written:
+    """A row for each pair. What was left out is of trajectories and of pairs."""
     left_out: Counter[str] = Counter()
     found = Pairs(choice, margin)
     read = 0
@@ -86,8 +96,11 @@ def pairs(
     for one in source(Counter()):
         texts.take(one)
     made = list(texts.rows())
+    shards = Shards(folder)
     for start in range(0, max(len(made), 1), shard_rows):
         some = made[start : start + shard_rows]
         names = [f"{row['chosen_id']}/{row['rejected_id']}/{row['by']}" for row in some]
         shards.table(layouts.table(form, some), names)
-    return read + left_out["unreadable"], left_out + found.left_out + texts.left_out
+    rows = shards.settle()
+    left_out += found.left_out + texts.left_out + shards.dropped
+    return Written(read + left_out["unreadable"], rows, left_out)
