@@ -20,7 +20,7 @@ from services.dashboard.board import READ, Board
 from services.dashboard.feed import Feed
 from services.dashboard.places import Place, Places
 from services.dashboard.settings import Settings
-from services.dashboard.system import Lags
+from services.dashboard.system import Account, Lags
 from services.dashboard.tailing import Event
 from tailrace import topics
 from tailrace.errors import InvalidRecord, LogError, MissingTopic, UnknownSchema
@@ -236,3 +236,6 @@ class Reader:
         metrics.REFRESH_S.observe(self._clock() - self._refreshed_s)
         metrics.BEHIND.set(traffic.behind)
         metrics.VIEWERS.set(traffic.viewers)
+        account = sections["account"]
+        assert isinstance(account, Account)
+        metrics.accounted(account)

@@ -90,6 +90,13 @@ CASES: list[tuple[str, dict[str, str], int, dict[str, str] | None]] = [
     ),
     ("ConsumerLag", {DRIFT_LAG: "900x20", DRIFT_READ: "0+9x20"}, 15, {"job": "tailrace-drift"}),
     ("ConsumerLag", {DRIFT_LAG: "900x20", DRIFT_READ: "9x20"}, 15, None),
+    (
+        "Imbalance",
+        {'tailrace_dashboard_unaccounted_records{line="feedback"}': "2x9"},
+        7,
+        {"line": "feedback"},
+    ),
+    ("Imbalance", {'tailrace_dashboard_unaccounted_records{line="feedback"}': "2x3 0x9"}, 7, None),
     ("RewardsBlocked", {'tailrace_rewards_blocked_partitions{instance="a"}': "2x9"}, 7, A),
     ("RewardsBlocked", {'tailrace_rewards_blocked_partitions{instance="a"}': "2x3 0x9"}, 7, None),
     ("NoVersion", {HELD: "8x30", PUBLISHED: "5x30", FROZEN: "0x30"}, 20, A),

@@ -14,7 +14,7 @@ ALL = metrics()
 UNITS = {
     *("total", "seconds", "bytes", "ratio", "version", "versions", "value"),
     *("answers", "entries", "groups", "outputs", "partitions", "records", "requests", "ticks"),
-    *("tokens", "values", "viewers"),
+    *("streams", "tokens", "values"),
 }
 NEVER = {
     *("id", "session", "session_id", "interaction", "user", "tenant", "principal", "key", "path"),
