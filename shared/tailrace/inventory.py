@@ -6,7 +6,7 @@ topic, where somebody can ask them. Out: a row for each topic of the table, with
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import msgspec
 
@@ -15,6 +15,8 @@ from tailrace.errors import MissingTopic
 from tailrace.log.base import Log
 from tailrace.topics import DAY_MS, Topic, named
 
+Ask = Callable[[list[str]], Mapping[str, Mapping[str, str]]]
+"""The settings of topics, by full name."""
 WRITERS = {
     "prompts": "gateway, rollouts",
     "outputs": "gateway, rollouts",
@@ -57,27 +59,22 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     """What is not as it should be. How long the records of traffic are kept is anybody's choice."""
 
 
-def gather(
-    log: Log, prefix: str, configs: Mapping[str, Mapping[str, str]] | None = None
-) -> list[Row]:
-    """A row for each topic, in the table's order. ``configs``: the brokers' settings by full name;
-    None: they cannot be asked. Raises LogError."""
+def gather(log: Log, prefix: str, ask: Ask | None = None) -> list[Row]:
+    """A row for each topic, in the table's order. ``ask``: for what the brokers have set; None:
+    they cannot be asked. Raises LogError."""
     counts: dict[str, int | None] = {}
     for topic in topics.TOPICS:
         try:
             counts[topic.name] = log.partitions(named(topic, prefix))
         except MissingTopic:
             counts[topic.name] = None
+    there = [named(t, prefix) for t in topics.TOPICS if counts[t.name] is not None]
+    configs = {} if ask is None else ask(there)
     by_session = (counts[topic.name] for topic in topics.TOPICS if topic.by_session)
     session = next((count for count in by_session if count is not None), None)
     return [
         _row(log, prefix, topic, counts[topic.name], session, configs) for topic in topics.TOPICS
     ]
-
-
-def present(log: Log, prefix: str) -> list[str]:
-    """The full names of those that are there."""
-    return [named(topics.by_name(row.topic), prefix) for row in gather(log, prefix) if row.exists]
 
 
 def _row(
@@ -86,7 +83,7 @@ def _row(
     topic: Topic,
     partitions: int | None,
     session: int | None,
-    configs: Mapping[str, Mapping[str, str]] | None,
+    configs: Mapping[str, Mapping[str, str]],
 ) -> Row:
     name = named(topic, prefix)
     problems: list[str] = []
@@ -103,8 +100,7 @@ def _row(
         kept_ms = log.retention_ms(name)
         if topic.cleanup == "delete" and topic.retention_ms is None and kept_ms is not None:
             problems.append(f"is kept {_days(kept_ms)}, must be kept for ever")
-        if configs is not None:
-            problems += _faults(topic, configs.get(name, {}))
+        problems += _faults(topic, configs.get(name, {}))
     return Row(
         topic=topic.name,
         exists=partitions is not None,

@@ -35,8 +35,7 @@ def run(arguments: argparse.Namespace, common: Common, log: Log) -> int:
 
     admin = KafkaAdmin(common.kafka)
     if arguments.command == "topics":
-        configs = admin.configs(inventory.present(log, common.prefix))
-        rows = inventory.gather(log, common.prefix, configs)
+        rows = inventory.gather(log, common.prefix, admin.configs)
         lines, ok = inventory.in_words(rows), not any(row.problems for row in rows)
         document = msgspec.json.encode(rows)
     else:
