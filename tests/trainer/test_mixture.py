@@ -17,6 +17,7 @@ from services.trainer.learner import Learner
 from services.trainer.objectives.names import Normalisation, Objective
 from services.trainer.policy import Policy
 from services.trainer.records import step_of
+from services.trainer.rounding import rounded
 from services.trainer.settings import Settings
 from tailrace.weights.tensors import digest
 from tests.trainer.test_learner import answer
@@ -231,7 +232,7 @@ def test_the_anchor_holds_the_policy_near_version_0(tiny_model: Path) -> None:
         assert figures[0]["kl_base"] == pytest.approx(0.0, abs=1e-6) and figures[0]["loss"]
         found[coefficient] = figures[-1]["kl_base"]
         for name, parameter in learner.policy.parameters.items():
-            rounded = learner.policy.masters[name].bfloat16().float()
-            assert torch.equal(parameter, rounded), name
+            whole = rounded(learner.policy.masters[name]).float()
+            assert torch.equal(parameter, whole), name
     assert 0.0 < found[3.0] < 0.5 * found[1e-9]
     assert "kl_base" not in learner_of(tiny_model).step(answers(8), lr=1e-3)
