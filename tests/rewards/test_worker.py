@@ -10,7 +10,11 @@ import pytest
 
 from services.local.ports import free_port
 from services.rewards.producer import EXIT_CODE
+from tailrace import topics
+from tailrace.stream import read_all
+from tailrace.topics import named
 from tests.rewards.worker import Bench, Worker
+from tests.traces.receiver import TRACE, Receiver, context_of, receiving
 
 pytestmark = pytest.mark.kafka
 
@@ -29,9 +33,19 @@ def worker(broker: Any, prefix: str, tmp_path: Path) -> Iterator[Worker]:
     made.kill()
 
 
-def test_feedback_becomes_a_reward(bench: Bench, worker: Worker) -> None:
+@pytest.fixture
+def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
+    """Where workers send their spans."""
+    with receiving() as made:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", made.url)
+        yield made
+
+
+def test_feedback_becomes_a_reward_and_its_trace_goes_on(
+    bench: Bench, worker: Worker, receiver: Receiver
+) -> None:
     worker.start()
-    liked = bench.turn("default:s0", ("a", True))
+    liked = bench.turn("default:s0", ("a", True), trace=TRACE)
     disliked = bench.turn("default:s1", ("b", False))
     silent = bench.turn("default:s2")
     bench.producer.flush()
@@ -40,6 +54,11 @@ def test_feedback_becomes_a_reward(bench: Bench, worker: Worker) -> None:
     assert rewards == {liked: 1.0, disliked: -1.0, silent: None}
     assert bench.outcomes() == {"a": ["joined"], "b": ["joined"]}
     assert worker.stop() == 0
+    records = read_all(bench.log, named(topics.TRAJECTORIES, bench.prefix))
+    traces = {record.headers.get("traceparent") for record in records}
+    assert traces == {None, TRACE.encode()}
+    spans = {span.attributes["tailrace.interaction_id"]: span for span in receiver.spans(3)}
+    assert spans[liked].links == [context_of(TRACE)] and not spans[silent].links
 
 
 STEPS = ("read", "stored", "emitted", "flushing", "flushed", "committed")

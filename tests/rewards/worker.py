@@ -95,7 +95,9 @@ class Bench:
         self.producer = self.log.producer()
         self.writer = Writer(self.producer, self.wire, prefix=prefix, source="test")
 
-    def turn(self, session: str, thumb: tuple[str, bool] | None = None) -> str:
+    def turn(
+        self, session: str, thumb: tuple[str, bool] | None = None, trace: str | None = None
+    ) -> str:
         """A prompt and its output; gives the interaction id. A thumb comes first, so in time."""
         now_ms = time.time_ns() // 1_000_000
         interaction = ids.new_interaction(session, now_ms)
@@ -112,6 +114,7 @@ class Bench:
                 learn=True,
                 content=events.PromptContent(messages="[]", prompt_token_ids=b"\0\0\0\0"),
             ),
+            traceparent=trace,
         )
         self.writer.write(
             topics.OUTPUTS,
