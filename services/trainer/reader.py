@@ -49,6 +49,7 @@ class Reader:
     ) -> None:
         self._log, self._model = log, model
         self._intake, self._writer = intake, writer
+        self._prefix = prefix
         self._clock, self._wall_ms = clock, wall_ms
         self._topic = named(topics.TRAJECTORIES, prefix)
         self._control = named(topics.CONTROL, prefix)
@@ -107,6 +108,7 @@ class Reader:
         if record.offset > self._intake.next_offset(record.partition):
             # A jump: control records, or the log was trimmed under us.
             self._expire(self._log.starts(self._topic))
+        metrics.LAG_S.set(max(0, self._wall_ms() - record.time_ms) / 1000)
         trajectory = None
         try:
             event = self._decoder.decode(record)
@@ -177,6 +179,7 @@ class Reader:
     def _bury(self, record: LogRecord, error: InvalidRecord) -> None:
         where = (record.topic, record.partition, record.offset)
         _log.warning("invalid topic=%s partition=%d offset=%d: %s", *where, error)
+        metrics.DEAD_LETTERS.labels(record.topic.removeprefix(self._prefix), error.reason).inc()
         self._buried.append(self._writer.bury(record, error.reason, str(error)))
 
     def _expire(self, lows: Mapping[int, int]) -> None:
@@ -189,4 +192,4 @@ class Reader:
 def count(decisions: Sequence[Decision]) -> None:
     """Every decision has its counter."""
     for decision in decisions:
-        metrics.DECISIONS.labels(decision.outcome, decision.reason or "").inc()
+        metrics.decided(decision.outcome, decision.reason or "")

@@ -193,6 +193,7 @@ class Trainer:
             self._releases.close()
             self._publisher.close()
             self._writer.producer.close()
+            self._report.close()
 
     # Start
 
@@ -269,7 +270,7 @@ class Trainer:
         )
         self._steps.append(step)
         self._trained += answers
-        self._report.stepped(step)
+        self._report.stepped(step, answers)
 
     def _settle(self, answers: Sequence[Answer], outcome: str, reason: str | None = None) -> None:
         count(self._intake.settle(answers, self._clock(), outcome, reason))
