@@ -229,11 +229,11 @@ class Board:
             return sum(max(0, e - decided.get(p, 0)) for (n, p), e in ends.items() if n == name)
 
         found = []
-        if self._decisions.decided:
+        if decided := self._decisions.decided():
             row = Lag(
                 consumer="trainer",
                 topic=topics.TRAJECTORIES.name,
-                records=left(topics.TRAJECTORIES, self._decisions.decided),
+                records=left(topics.TRAJECTORIES, decided),
                 source="ranges of the newest version's manifest, records held back included",
             )
             found.append(row)

@@ -18,6 +18,9 @@ from tailrace.events import ModelUpdate
 
 Place = tuple[int, int]
 """Partition and offset."""
+Ends = Mapping[int, tuple[int, frozenset[int]]]
+"""By partition: where a version's range ends, and what it holds back below that."""
+_MANIFESTS = 100
 
 
 class Tally:
@@ -53,7 +56,7 @@ class Tally:
         self._next[partition] = offset + 1
         self.records += 1
         early = self._early.pop(place, None)
-        if early is not None:
+        if early is not None and self._stands(early[1]):
             self._decide(place, time_ms, *early)
         elif len(self.open) < self._limit:
             self.open[place] = time_ms
@@ -100,6 +103,10 @@ class Tally:
         self._decide(place, 0, outcome, version)
         return True
 
+    def _stands(self, version: int | None) -> bool:
+        """Whether what a version decided counts."""
+        return True
+
     def _newer(self, before: int | None, version: int | None) -> bool:
         return before is not None and version is not None and version > before
 
@@ -118,14 +125,15 @@ class Decisions(Tally):
             1000, drops, "version forgotten: its rollback would not be counted"
         )
         self._withdrawn: set[int] = set()
-        self._published: list[tuple[int, Mapping[int, tuple[int, frozenset[int]]]]] = []
-        """Of the newest manifests: time, and by partition the end and what is held below it."""
-        self.decided: dict[int, int] = {}
-        """By partition: how many records the newest version leaves behind it."""
+        self._published: dict[int, tuple[int, Ends]] = {}
+        """Of the newest manifests, by version: time, and what it leaves behind it."""
 
     def outcome(self, place: Place, outcome: str, version: int | None = None) -> None:
-        if version is None or version not in self._withdrawn:
+        if self._stands(version):
             super().outcome(place, outcome, version)
+
+    def _stands(self, version: int | None) -> bool:
+        return version not in self._withdrawn
 
     def published(self, update: ModelUpdate, time_ms: int) -> None:
         """A manifest: what it decided ought to have receipts, but for what had expired unread."""
@@ -133,8 +141,9 @@ class Decisions(Tally):
             if one.expired_to is not None:
                 self._expire(one.partition, one.expired_to, update.version)
         ends = {one.partition: (one.end, frozenset(one.held)) for one in update.ranges}
-        self._published = [*self._published, (time_ms, ends)][-100:]
-        self.decided = {partition: end - len(held) for partition, (end, held) in ends.items()}
+        self._published[update.version] = (time_ms, ends)
+        if len(self._published) > _MANIFESTS:
+            del self._published[next(iter(self._published))]
 
     def _expire(self, partition: int, below: int, version: int) -> None:
         for place in [p for p in self.open if p[0] == partition and p[1] < below]:
@@ -144,7 +153,6 @@ class Decisions(Tally):
         """All versions that are rolled back now. Their records are open again."""
         new = set(versions) - self._withdrawn
         self._withdrawn |= new
-        self._published = [] if new else self._published
         for version in new:
             counts = self._by_version.pop(version, None)
             if counts is None:
@@ -157,10 +165,7 @@ class Decisions(Tally):
 
     def missing(self, now_ms: int, grace_ms: int) -> int:
         """Open records that a version took whose manifest is older than ``grace_ms``."""
-        old = [ends for time_ms, ends in self._published if now_ms - time_ms > grace_ms]
-        if not old:
-            return 0
-        ends = old[-1]
+        ends = self._newest_ends(now_ms - grace_ms)
         return sum(
             1
             for partition, offset in self.open
@@ -168,6 +173,17 @@ class Decisions(Tally):
             and offset < ends[partition][0]
             and offset not in ends[partition][1]
         )
+
+    def decided(self) -> dict[int, int]:
+        """By partition: how many records the newest version that stands leaves behind it."""
+        ends = self._newest_ends(None)
+        return {partition: end - len(held) for partition, (end, held) in ends.items()}
+
+    def _newest_ends(self, before_ms: int | None) -> Ends:
+        for version, (time_ms, ends) in reversed(self._published.items()):
+            if self._stands(version) and (before_ms is None or time_ms < before_ms):
+                return ends
+        return {}
 
     def _decide(self, place: Place, time_ms: int, outcome: str, version: int | None) -> None:
         super()._decide(place, time_ms, outcome, version)

@@ -25,7 +25,7 @@ def masked(document: Any) -> Any:
         return [masked(one) for one in document]
     if not isinstance(document, dict):
         return document
-    found = {}
+    found: dict[str, Any] = {}
     for name, value in document.items():
         if name in _PERSONAL or name in _LETTER:
             found[name] = None

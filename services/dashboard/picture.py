@@ -11,8 +11,6 @@ import ast
 import inspect
 import typing
 
-import msgspec
-
 from services.dashboard import learning, system
 from services.dashboard.learning import Latency, Reward, Section, Training, Versions
 from services.dashboard.system import (
@@ -87,7 +85,7 @@ def _fields(kind: type[Section], path: str, texts: dict[str, dict[str, str]]) ->
         where = f"{path}{name}"
         found[where] = owned[name]
         for inner in (hint, *typing.get_args(hint)):
-            if isinstance(inner, type) and issubclass(inner, msgspec.Struct):
+            if isinstance(inner, type) and issubclass(inner, Section):
                 found |= _fields(inner, f"{where}.", texts)
     return found
 

@@ -18,6 +18,8 @@ from tailrace.events import Feedback, Output, Prompt, Receipt, Trajectory
 
 _TAGS = 20
 _VERSIONS = 20
+_PARSED_CHARS = 1 << 20
+"""A longer text is shown as it stands."""
 _CHARS = 200
 """Of ids, names and tags, which anybody may have made long."""
 
@@ -159,7 +161,7 @@ class Recent:
         """The newest that match."""
         with self._lock:
             known = list(self._known.values())
-        found = []
+        found: list[Found] = []
         for one in reversed(known):
             if query.matches(one):
                 if len(found) == query.limit:
@@ -176,10 +178,8 @@ def excerpt(text: str | None, chars: int) -> str:
     """
     if text is None:
         return ""
-    if len(text) > 64 * chars:
-        return text[-chars:]  # the last message is at its end
     try:
-        found = json.loads(text)
+        found = json.loads(text) if len(text) < _PARSED_CHARS else text
     except (ValueError, RecursionError):
         return text[:chars]
     if isinstance(found, list) and found:

@@ -31,7 +31,7 @@ Event = Struct | InvalidRecord | None
 class _Kept(msgspec.Struct):
     record: LogRecord
     event: Event
-    bytes: int
+    size_bytes: int
     json: bytes | None = None
 
 
@@ -72,7 +72,7 @@ class Tail:
                 or self._bytes > self._settings.tail_bytes
             ):
                 gone = self._ring.popleft()
-                self._bytes -= gone.bytes + len(gone.json or b"")
+                self._bytes -= gone.size_bytes + len(gone.json or b"")
 
     def after(self, cursor: int | None, words: list[str], most: int = 100) -> Page:
         """The next records after a cursor (None: the newest ones), filtered; looks at ``most``.

@@ -33,6 +33,7 @@ class Life:
         publish_schemas(self.log, prefix=prefix)
         self.producer = self.log.producer()
         self.writer = Writer(self.producer, Wire(), prefix=prefix, source="gateway")
+        self._ends: dict[int, dict[int, int]] = {}
         self.version(0, None)
 
     def ask(
@@ -164,7 +165,9 @@ class Life:
     def version(
         self, number: int, base: int | None, ends: dict[int, int] | None = None, **changes: Any
     ) -> None:
-        """A manifest; ``ends``: of its ranges."""
+        """A manifest; ``ends``: of its ranges, which begin where those of its base end."""
+        before = {} if base is None else self._ends[base]
+        self._ends[number] = before | (ends or {})
         fields: dict[str, Any] = {
             "model": MODEL,
             "version": number,
@@ -174,7 +177,10 @@ class Life:
             "digest": f"d{number}",
             "kind": "keyframe" if base is None else "delta",
             "bytes": 1000,
-            "ranges": [events.Range(partition=p, end=end) for p, end in (ends or {}).items()],
+            "ranges": [
+                events.Range(partition=p, start=before.get(p, 0), end=end)
+                for p, end in self._ends[number].items()
+            ],
         }
         record = events.ModelUpdate(**(fields | changes))
         self.writer.write(topics.MODEL_UPDATES, record).result()

@@ -1,0 +1,291 @@
+"""How soon an event is on the page, with many viewers, and the dashboard's memory over time.
+
+    python -m benchmarks.dashboard [--viewers 50] [--rate 1000] [--seconds 60] [--events 1000000]
+                                   [--json]
+
+The embedded broker, one ``python -m services.dashboard``, and here a feeder and the viewers, who
+keep `/api/stream` open. An interaction is six records (prompt, answer, vote, trajectory and the
+receipts of both), every 48 of them a step, a version and an engine's ack. First ``--seconds`` at
+``--rate`` events a second: twice a second an alarm with a mark of its own is appended, and each
+viewer says when it had it; ``p50_s`` and ``p95_s`` are of all viewers and marks, from the append.
+``first_view_s`` is the slowest of some fresh viewers meanwhile, from connecting to a whole picture.
+Then as fast as the dashboard reads, up to ``--events`` (0: not at all), with the viewers still
+there: ``rss_mb`` is the dashboard's memory at each tenth. What was read is deleted from the log on
+the way. Ends with 1 when a record was not read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from collections.abc import Callable
+import contextlib
+import json
+import os
+from pathlib import Path
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from typing import Any
+import urllib.request
+
+import psutil
+
+from benchmarks.living import MODEL, PARTITIONS, Living
+from services.dashboard.picture import SECTIONS
+from services.local import broker, jars, processes
+from services.local.latency import quantile
+from services.local.ports import free_port
+from tailrace import events, topics
+from tailrace.log.kafka import KafkaLog
+from tailrace.stream import publish_schemas
+
+ROOT = Path(__file__).parents[1]
+CACHE_DIR = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tailrace"
+AHEAD = 10_000
+"""Records that the feeder may be ahead of the dashboard."""
+KEPT = 20_000
+"""Records of a partition that stay on the log."""
+PURGE_S = 10.0
+MARK_S = 0.5
+FRESH = 5
+"""Viewers that come anew while events flow."""
+SETTLE_S = 120.0
+BROKER = "log.segment.bytes=33554432\nlog.retention.check.interval.ms=20000\n"
+
+
+class Viewers:
+    """Pages that keep the stream open, on an event loop of their own."""
+
+    def __init__(self, port: int, count: int) -> None:
+        self._port, self._count = port, count
+        self.marks: dict[str, float] = {}
+        """When each mark was appended."""
+        self.delays_s: list[float] = []
+        self.read = 0
+        """Records in the newest picture."""
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        self._tasks = [
+            asyncio.run_coroutine_threadsafe(self._view(first=n == 0), self._loop)
+            for n in range(count)
+        ]
+
+    def fresh_s(self) -> float:
+        """How long a new one waits for a whole picture."""
+        return asyncio.run_coroutine_threadsafe(self._first(), self._loop).result(60.0)
+
+    async def _open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self._port, limit=1 << 24)
+        writer.write(b"GET /api/stream HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        return reader, writer
+
+    async def _first(self) -> float:
+        began, missing = time.perf_counter(), set(SECTIONS)
+        reader, writer = await self._open()
+        while missing:
+            line = await reader.readline()
+            if line.startswith(b"event: "):
+                name = line[7:].strip().decode()
+                await reader.readuntil(b"\n\n")
+                missing.discard(name)
+        writer.close()
+        return time.perf_counter() - began
+
+    async def _view(self, first: bool) -> None:
+        seen: set[str] = set()
+        reader, _ = await self._open()
+        name = b""
+        while line := await reader.readline():
+            if line.startswith(b"event: "):
+                name = line[7:].strip()
+            elif line.startswith(b"data: ") and name == b"alarms":
+                now = time.perf_counter()
+                for alarm in json.loads(line[6:])["recent"]:
+                    mark = alarm["stream"]
+                    if mark not in seen and mark in self.marks:
+                        seen.add(mark)
+                        self.delays_s.append(now - self.marks[mark])
+            elif first and line.startswith(b"data: ") and name == b"traffic":
+                self.read = sum(row["records"] for row in json.loads(line[6:])["topics"])
+
+    def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10.0)
+
+
+class Run:
+    """A broker, a dashboard and the figures of one run."""
+
+    def __init__(self, folder: Path, options: argparse.Namespace, say: Callable[[str], None]):
+        self._folder, self._options, self._say = folder, options, say
+        self._parts: list[subprocess.Popen[bytes]] = []
+
+    def run(self) -> dict[str, Any]:
+        try:
+            return self._run()
+        finally:
+            for part in reversed(self._parts):
+                part.terminate()
+                part.wait(60)
+
+    def _run(self) -> dict[str, Any]:
+        log = self._broker()
+        log.create(topics.TOPICS, session_partitions=PARTITIONS)
+        publish_schemas(log)
+        living, port = Living(log), free_port()
+        living.producer.flush()
+        page = self._dashboard(port)
+        viewers = Viewers(port, self._options.viewers)
+        first_view_s = self._steady(living, viewers)
+        fed = living.written
+        rss_mb = self._flood(log, living, viewers, page) if self._options.events else []
+        living.producer.flush()
+        # Schemas are on the log too.
+        whole = living.written + sum(log.ends(topics.SCHEMAS.name).values())
+        until = time.monotonic() + SETTLE_S
+        while viewers.read < whole and time.monotonic() < until:
+            time.sleep(0.1)
+        delays_s = sorted(viewers.delays_s)
+        result = {
+            "p50_s": round(quantile(delays_s, 0.5) or 0.0, 3),
+            "p95_s": round(quantile(delays_s, 0.95) or 0.0, 3),
+            "max_s": round(max(delays_s, default=0.0), 3),
+            "first_view_s": round(first_view_s, 3),
+            "rss_mb": rss_mb,
+            "viewers": self._options.viewers,
+            "events_per_s": round(fed / self._options.seconds, 1),
+            "marks": len(viewers.marks),
+            "seen": len(delays_s),
+            "events": living.written,
+            "missing": whole - viewers.read,
+        }
+        viewers.close()
+        living.producer.close()
+        log.close()
+        return result
+
+    def _steady(self, living: Living, viewers: Viewers) -> float:
+        """So many events a second for so many seconds; the slowest first view."""
+        seconds, rate = self._options.seconds, self._options.rate
+        began, before, marked, slowest, fresh = time.monotonic(), living.written, 0.0, 0.0, 0
+        while (passed := time.monotonic() - began) < seconds:
+            while living.written - before < passed * rate:
+                living.interaction()
+                living.settle()
+            if passed - marked >= MARK_S and passed < seconds - 3.0:
+                marked = passed
+                self._mark(living, viewers)
+            if passed > (fresh + 1) * seconds / (FRESH + 2) and fresh < FRESH:
+                fresh += 1
+                slowest = max(slowest, viewers.fresh_s())
+            time.sleep(0.005)
+        self._say(f"{living.written - before} events, {len(viewers.delays_s)} marks seen")
+        return slowest
+
+    def _mark(self, living: Living, viewers: Viewers) -> None:
+        mark = f"mark-{len(viewers.marks)}"
+        viewers.marks[mark] = time.perf_counter()
+        alarm = events.Alarm(stream=mark, event_time_ms=0, detector="benchmark")
+        living.write(topics.ALARMS, alarm)
+
+    def _flood(
+        self, log: KafkaLog, living: Living, viewers: Viewers, page: psutil.Process
+    ) -> list[float]:
+        """As fast as it reads, up to so many events; its memory at each tenth."""
+        rss_mb: list[float] = []
+        purged = time.monotonic()
+        while len(rss_mb) < 10:
+            for _ in range(50):
+                if living.written - viewers.read < AHEAD:
+                    living.interaction()
+            living.settle()
+            if living.written - viewers.read >= AHEAD:
+                time.sleep(0.02)
+            while len(rss_mb) < 10 and viewers.read * 10 >= self._options.events * (
+                len(rss_mb) + 1
+            ):
+                rss_mb.append(round(page.memory_info().rss / 2**20, 1))
+                self._say(f"{viewers.read} events read, {rss_mb[-1]:.0f} MB")
+            if time.monotonic() - purged > PURGE_S:
+                purged = time.monotonic()
+                self._purge(log)
+        return rss_mb
+
+    def _purge(self, log: KafkaLog) -> None:
+        for topic in topics.TOPICS:
+            if topic.by_session:
+                ends = log.ends(topic.name)
+                log.delete_before(topic.name, {p: max(0, end - KEPT) for p, end in ends.items()})
+
+    def _broker(self) -> KafkaLog:
+        made = broker.Broker(
+            jars.prepare(CACHE_DIR, self._say),
+            self._folder / "kafka",
+            port=free_port(),
+            controller_port=free_port(),
+        )
+        made.prepare()
+        with (made.folder / "server.properties").open("a") as properties:
+            properties.write(BROKER)
+        child = self._start(made.command())
+        broker.wait_ready(made.bootstrap, 60.0, lambda: child.poll() is None)
+        (self._folder / "settings.toml").write_text(
+            f'kafka = "{made.bootstrap}"\nmodel = "{MODEL}"\nstate_dir = "{self._folder}"\n'
+        )
+        return KafkaLog(made.bootstrap)
+
+    def _dashboard(self, port: int) -> psutil.Process:
+        command = [sys.executable, "-m", "services.dashboard"]
+        command += ["--settings", str(self._folder / "settings.toml")]
+        child = self._start(command, {"TAILRACE_DASHBOARD_PORT": str(port)})
+        until = time.monotonic() + 60.0
+        while True:
+            with contextlib.suppress(OSError):
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/ready", timeout=2.0):
+                    return psutil.Process(child.pid)
+            if child.poll() is not None or time.monotonic() > until:
+                raise RuntimeError(f"the dashboard does not start: {self._tail()}")
+            time.sleep(0.05)
+
+    def _start(
+        self, command: list[str], environment: dict[str, str] | None = None
+    ) -> subprocess.Popen[bytes]:
+        with (self._folder / "log").open("ab") as out:
+            child = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                stdout=out,
+                stderr=out,
+                env={**os.environ, **(environment or {})},
+                preexec_fn=processes.die_with_parent,
+            )
+        self._parts.append(child)
+        return child
+
+    def _tail(self) -> str:
+        return (self._folder / "log").read_text(errors="replace")[-2000:]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.dashboard", description=__doc__)
+    parser.add_argument("--viewers", type=int, default=50)
+    parser.add_argument("--rate", type=float, default=1000.0, help="events a second")
+    parser.add_argument("--seconds", type=float, default=60.0, help="of that rate")
+    parser.add_argument("--events", type=int, default=1_000_000, help="in all; 0: no flood")
+    parser.add_argument("--json", action="store_true", help="say nothing but the result")
+    options = parser.parse_args()
+    say = (lambda line: None) if options.json else print
+    with tempfile.TemporaryDirectory(prefix="tailrace-benchmark-") as folder:
+        result = Run(Path(folder), options, say).run()
+    print(json.dumps(result))
+    return 1 if result["missing"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

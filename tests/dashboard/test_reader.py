@@ -1,0 +1,160 @@
+"""What is read, from where, and what a log that fails or lies does to it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+from services.dashboard.board import READ, Board
+from services.dashboard.feed import Feed
+from services.dashboard.places import REWARDS, Places
+from services.dashboard.reader import Reader
+from services.dashboard.settings import Settings
+from tailrace import topics
+from tailrace.errors import LogError
+from tailrace.log.base import Log
+from tailrace.log.memory import MemoryLog
+from tests.dashboard.life import Life, picture, reader_of
+from tests.local.until import until
+
+
+def rows(found: Any) -> dict[str, Any]:
+    return {row["topic"]: row for row in found["traffic"]["topics"]}
+
+
+def test_it_reads_as_far_back_as_it_is_told_and_versions_from_their_beginning() -> None:
+    life = Life()
+    life.learn(1.0, 1)
+    life.now_ms += 7_200_000
+    life.learn(1.0, 2)
+    found = picture(reader_of(life))
+    assert rows(found)["feedback"]["records"] == 1
+    assert found["versions"]["published"] == 3 and found["training"]["steps"] == 2
+    assert found["account"]["balanced"] and found["account"]["lines"][1]["records"] == 1
+    assert found["account"]["before"] == 0
+
+
+def test_a_receipt_of_what_came_before_is_not_of_the_account() -> None:
+    life = Life()
+    name, at = life.say(life.ask())
+    life.now_ms += 7_200_000
+    life.receipt(at, name, "joined")
+    account = picture(reader_of(life))["account"]
+    assert account["before"] == 1 and account["balanced"]
+    assert account["lines"][1]["records"] == 0
+
+
+def test_where_there_is_too_much_all_topics_begin_later() -> None:
+    life = Life()
+    for _ in range(8):
+        life.answer(life.ask())
+        life.now_ms += 450_000
+    found = rows(picture(reader_of(life, history_records=3)))
+    assert found["prompts"]["records"] == found["outputs"]["records"] == 2  # halved twice
+
+
+def test_a_second_reading_goes_on_where_the_first_ended() -> None:
+    life = Life()
+    life.learn(1.0, 1)
+    reader = reader_of(life)
+    life.learn(1.0, 2)
+    reader.catch_up()
+    found = picture(reader)
+    assert rows(found)["receipts"]["records"] == 4 and rows(found)["model-updates"]["records"] == 3
+    assert found["latency"]["samples"] == 2
+
+
+def test_foreign_bytes_are_counted_and_nothing_dies() -> None:
+    life = Life()
+    unknown = b"\xc3\x01" + bytes(range(8)) + b"x"
+    for topic in READ:
+        for value in (b"", b"\xc3\x01", unknown, b"<script>alert(1)</script>", None):
+            life.producer.append(
+                topic.name, value, key=b"default:s", headers={"ce_source": b"\xff"}
+            )
+    life.learn(1.0, 1)
+    found = picture(reader_of(life))
+    assert rows(found)["prompts"]["unreadable"] == rows(found)["receipts"]["unreadable"] == 5
+    assert rows(found)["dead-letters"]["unreadable"] == 0
+    assert found["latency"]["samples"] == 1 and found["account"]["lines"][1]["in_flight"] == 5
+
+
+def test_a_topic_that_is_not_there_yet_is_said_and_read_once_it_is() -> None:
+    log = MemoryLog()
+    made = [topic for topic in topics.TOPICS if topic is not topics.ALARMS]
+    log.create(made, session_partitions=1)
+    board, feed, stop = Board(Settings()), Feed(), threading.Event()
+    places = Places(
+        log, READ, prefix="", every_s=0.01, graders=board.graders, now_ms=lambda: 10**12
+    )
+    settings = Settings(refresh_s=0.01)
+    reader = Reader(settings, log, board, feed, places, now_ms=lambda: 10**12)
+    threads = [threading.Thread(target=work.run, args=[stop]) for work in (reader, places)]
+    for thread in threads:
+        thread.start()
+    try:
+        until(lambda: reader.caught_up and "traffic" in picture(reader), "the start")
+        assert rows(picture(reader))["alarms"]["missing"]
+        log.create([topics.ALARMS])
+        log.producer().append("alarms", b"x")
+        until(lambda: rows(picture(reader))["alarms"]["unreadable"] == 1, "the new topic")
+        assert not rows(picture(reader))["alarms"]["missing"]
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+class Failing(MemoryLog):
+    """A log that can go away."""
+
+    away = False
+
+    def _partitions(self, topic: str) -> Any:
+        if self.away:
+            raise LogError("no broker answers")
+        return super()._partitions(topic)
+
+
+def test_a_broker_that_goes_away_is_said_and_reading_goes_on_after_it() -> None:
+    log = Failing()
+    life = Life(log)
+    life.learn(1.0, 1)
+    board, feed, stop = Board(Settings()), Feed(), threading.Event()
+    now_ms = lambda: life.now_ms  # noqa: E731
+    places = Places(log, READ, prefix="", every_s=0.01, graders=board.graders, now_ms=now_ms)
+    reader = Reader(Settings(refresh_s=0.01), log, board, feed, places, now_ms=now_ms)
+    threads = [threading.Thread(target=work.run, args=[stop]) for work in (reader, places)]
+    for thread in threads:
+        thread.start()
+    try:
+        until(
+            lambda: reader.caught_up and picture(reader)["traffic"]["broker"] is None, "the start"
+        )
+        log.away = True
+        until(lambda: picture(reader)["traffic"]["broker"] == "no broker answers", "its absence")
+        log.away = False
+        life.learn(1.0, 2)
+        until(lambda: picture(reader)["latency"]["samples"] == 2, "what came since")
+        until(lambda: picture(reader)["traffic"]["broker"] is None, "its return")
+        assert rows(picture(reader))["feedback"]["records"] == 2
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+def test_rewards_is_as_far_behind_as_its_group(log: Log, prefix: str) -> None:
+    life = Life(log, prefix)
+    life.now_ms = time.time_ns() // 1_000_000
+    group = log.consumer(group=prefix + REWARDS)
+    group.assign({(f"{prefix}feedback", p): 0 for p in range(2)})
+    _, at = life.say(life.ask())
+    life.say(life.ask())
+    group.commit(f"{prefix}feedback", {at.partition: at.offset + 1})
+    group.close()
+    found = picture(reader_of(life))
+    (row,) = [row for row in found["lag"]["consumers"] if row["consumer"] == "rewards"]
+    assert (row["topic"], row["records"]) == ("feedback", 1)
+    assert rows(found)["feedback"]["records"] == 2
