@@ -1,13 +1,14 @@
-"""Records a second of a replay, and interactions a second of an export to Parquet, on one core.
+"""Records a second of a replay on one core, and interactions a second of an export to Parquet.
 
-    python -m benchmarks.replay [--interactions 40000] [--json]
+    python -m benchmarks.replay [--interactions 100000] [--json]
 
-The embedded broker has the first core, ``tailrace``'s own replayer and export the last. An
-interaction is a prompt of 200 tokens, an answer of 100 with logprobs, one piece of feedback and its
-trajectory, which has the texts, tokens and logprobs of both; each partition has a tick for every
-thousand. The replay is at full speed, into a new prefix, and counted until the brokers acknowledged
-the last record; the export is the format ``parquet`` with everything in it, counted until the
-folder has its name. Ends with 1 when either lacks a record.
+The embedded broker has the first core, the replayer the last; the export has all cores, as its
+command does, the broker's among them. An interaction is a prompt of 200 tokens, an answer of 100
+with logprobs, one piece of feedback and its trajectory, which has the texts, tokens and logprobs of
+both; each partition has a tick for every thousand. The replay is at full speed, into a new prefix,
+and counted until the brokers acknowledged the last record; the export is the format ``parquet``
+with everything in it, counted until the folder has its name. The best of two runs each. Ends with 1
+when either lacks a record.
 """
 
 from __future__ import annotations
@@ -110,15 +111,16 @@ def replay(log: KafkaLog, prefix: str) -> tuple[int, float]:
     return sum(done.records.values()), time.monotonic() - began
 
 
-def export(log: KafkaLog, folder: Path) -> tuple[int, float]:
+def export(bootstrap: str, folder: Path) -> tuple[int, float]:
     """All trajectories to Parquet; rows and seconds."""
     began = time.monotonic()
-    found = exported(Source.of(log, Common(), None, None), Choice(), folder, "parquet")
+    source = Source.of(KafkaLog(bootstrap), Common(kafka=bootstrap), None, None)
+    found = exported(source, Choice(), folder, "parquet", jobs=source.jobs())
     return found["rows"], time.monotonic() - began
 
 
 def measured(folder: Path, interactions: int, say: Callable[[str], None]) -> dict[str, Any]:
-    """A broker, what it holds, and both figures: the best of two runs each."""
+    """A broker, what it holds, and both figures."""
     cores = sorted(os.sched_getaffinity(0))
     made = broker.Broker(
         jars.prepare(CACHE_DIR, say),
@@ -138,16 +140,17 @@ def measured(folder: Path, interactions: int, say: Callable[[str], None]) -> dic
         broker.wait_ready(made.bootstrap, 60.0, lambda: child.poll() is None)
         fill(KafkaLog(made.bootstrap), interactions)
         say(f"{interactions} interactions are on the log")
-        os.sched_setaffinity(0, cores[-1:])
         log = KafkaLog(made.bootstrap)
         wanted = sum(sum(log.ends(t).values()) for t in ("prompts", "outputs", "feedback", "ticks"))
         replays, exports, missing = [], [], 0
         for number in range(2):
-            records, seconds = replay(log, f"replay-{number}.")
+            os.sched_setaffinity(0, cores[-1:])
+            records, seconds = replay(KafkaLog(made.bootstrap), f"replay-{number}.")
+            os.sched_setaffinity(0, cores)
             missing += wanted - records
             replays.append(records / seconds)
             say(f"replay: {records} records in {seconds:.2f} s")
-            rows, seconds = export(log, folder / f"set-{number}")
+            rows, seconds = export(made.bootstrap, folder / f"set-{number}")
             missing += interactions - rows
             exports.append(rows / seconds)
             say(f"export: {rows} interactions in {seconds:.2f} s")
@@ -164,7 +167,7 @@ def measured(folder: Path, interactions: int, say: Callable[[str], None]) -> dic
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.replay", description=__doc__)
-    parser.add_argument("--interactions", type=int, default=40_000)
+    parser.add_argument("--interactions", type=int, default=100_000)
     parser.add_argument("--json", action="store_true", help="say nothing but the result")
     options = parser.parse_args()
     say = (lambda line: None) if options.json else print

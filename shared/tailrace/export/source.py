@@ -29,7 +29,7 @@ from tailrace.stream import Decoder, read_all
 from tailrace.topics import named
 from tailrace.wire import Wire
 
-WORTH = 100_000
+WORTH = 40_000
 """Records for which another process is worth its start."""
 
 

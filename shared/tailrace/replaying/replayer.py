@@ -27,8 +27,8 @@ from tailrace.stream import Decoder, read_all
 from tailrace.topics import named
 from tailrace.wire import Wire
 
-_FLUSH = 5_000
-_FLUSH_BYTES = 32 * 1024 * 1024
+_FLUSH = 20_000
+_FLUSH_BYTES = 64 * 1024 * 1024
 _FLUSH_S = 90.0
 """Longer than a producer waits for its broker: so it is that which says what is wrong."""
 
