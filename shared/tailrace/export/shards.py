@@ -73,12 +73,14 @@ class Shards:
         return bool(self._files)
 
     def lines(self, texts: Sequence[bytes], trajectories: Sequence[str]) -> None:
-        """Append a file of lines, the row of each trajectory."""
+        """Append a file of lines, one of each trajectory."""
         self._next("jsonl", trajectories).write_bytes(b"".join(texts))
 
-    def table(self, rows: pa.Table, trajectories: Sequence[str]) -> None:
+    def tables(self, rows: Sequence[pa.Table], trajectories: Sequence[str]) -> None:
         """Append a Parquet file, the row of each trajectory."""
-        _write(rows, self._next("parquet", trajectories))
+        import pyarrow as pa
+
+        _write(pa.concat_tables(rows), self._next("parquet", trajectories))
 
     def settle(self) -> int:
         """Take out what does not count. The number of rows that are left."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
-from tailrace.events import Trajectory
+from tailrace.events import Trajectory, TrajectoryContent
 from tailrace.export import columns, layouts
 from tailrace.export.choice import Choice
 from tailrace.export.layouts import Row
@@ -17,6 +17,10 @@ from tailrace.export.pairs import Pairs, Texts
 from tailrace.export.shards import Shards
 from tailrace.export.texts import Unfit
 
+BATCH = 2_000
+"""Trajectories that are objects at a time: more cost the garbage collector's time."""
+SHARD_BYTES = 256 * 1024 * 1024
+"""Of texts and tokens in one file."""
 Source = Callable[["Counter[str]"], Iterator[Trajectory]]
 
 
@@ -38,21 +42,32 @@ def rows(
 ) -> Written:
     """A row for each trajectory that counts."""
     left_out: Counter[str] = Counter()
-    read = 0
+    read, size = 0, 0
     batch: list[Trajectory] = []
     made: list[Row] = []
+    pieces: list[Any] = []
+    names: list[str] = []
+    """Of the file that is being made."""
 
-    def flush() -> None:
-        names = [one.trajectory_id for one in batch]
+    def convert() -> None:
         if form == "parquet":
-            shards.table(columns.table(batch), names)
+            pieces.append(columns.table(batch))
         elif form == "jsonl":
-            texts = (msgspec.json.encode(columns.document(one)) + b"\n" for one in batch)
-            shards.lines(list(texts), names)
+            encoded = (msgspec.json.encode(columns.document(one)) + b"\n" for one in batch)
+            pieces.append(b"".join(encoded))
         else:
-            shards.table(layouts.table(form, made), names)
+            pieces.append(layouts.table(form, made))
         batch.clear()
         made.clear()
+
+    def close() -> None:
+        convert()
+        if form == "jsonl":
+            shards.lines(pieces, names)
+        else:
+            shards.tables(pieces, names)
+        pieces.clear()
+        names.clear()
 
     for one in source(left_out):
         read += 1
@@ -70,10 +85,15 @@ def rows(
             left_out[reason] += 1
             continue
         batch.append(one)
-        if len(batch) >= shard_rows:
-            flush()
-    if batch or not shards.written:
-        flush()  # an empty set has its columns too
+        names.append(one.trajectory_id)
+        size += _size(one.content)
+        if len(names) >= shard_rows or size >= SHARD_BYTES:
+            close()
+            size = 0
+        elif len(batch) >= BATCH:
+            convert()
+    if names or not shards.written:
+        close()  # an empty set has its columns too
     rows = shards.settle()
     return Written(read + left_out["unreadable"], rows, left_out + shards.dropped)
 
@@ -100,7 +120,16 @@ def pairs(
     for start in range(0, max(len(made), 1), shard_rows):
         some = made[start : start + shard_rows]
         names = [f"{row['chosen_id']}/{row['rejected_id']}/{row['by']}" for row in some]
-        shards.table(layouts.table(form, some), names)
+        shards.tables([layouts.table(form, some)], names)
     rows = shards.settle()
     left_out += found.left_out + texts.left_out + shards.dropped
     return Written(read + left_out["unreadable"], rows, left_out)
+
+
+def _size(content: TrajectoryContent | None) -> int:
+    """Roughly, in bytes."""
+    if content is None:
+        return 0
+    texts = (content.messages, content.message, content.demonstration)
+    packed = (content.prompt_token_ids, content.token_ids, content.logprobs)
+    return sum(len(each) for each in (*texts, *packed) if each is not None)
