@@ -55,8 +55,7 @@ class LoraPolicy(Policy):
         """Layers with an adapter, by name."""
         self._added = True
         super().__init__(folder, **same)
-        self._base = self._weights()
-        self._folder = digest(self._base)
+        self._base = self._first = self._weights()
         self._begin()
 
     @property
@@ -109,13 +108,25 @@ class LoraPolicy(Policy):
 
     def load(self, published: weights.Tensors) -> None:
         """Take published weights as the base; the adapter begins anew on them."""
-        self._fill(dict(self._model.named_parameters()), published)
-        self._base = self._weights()
+        self._lay(published)
         self._begin()
+
+    @contextlib.contextmanager
+    def begun(self) -> Iterator[None]:
+        """Within it the adapter lies on the model folder's weights."""
+        if self._base is self._first:
+            yield
+            return
+        parameters = dict(self._model.named_parameters())
+        self._fill(parameters, self._first)
+        try:
+            yield
+        finally:
+            self._fill(parameters, self._base)
 
     def frozen(self) -> dict[str, Tensor]:
         """The base, where it is not the model folder's."""
-        if digest(self._base) == self._folder:
+        if self._base is self._first:
             return {}
         return {f"{_BASE}{name}": _values(tensor) for name, tensor in self._base.items()}
 
@@ -124,9 +135,8 @@ class LoraPolicy(Policy):
         found = {
             k.removeprefix(_BASE): tensor_of(v) for k, v in state.items() if k.startswith(_BASE)
         }
-        if found:
-            self._fill(dict(self._model.named_parameters()), found)
-            self._base = self._weights()
+        if found or self._base is not self._first:
+            self._lay(found or self._first)
 
     def _trained(self, model: Any) -> dict[str, torch.nn.Parameter]:
         model.requires_grad_(False)
@@ -175,6 +185,11 @@ class LoraPolicy(Policy):
         down, up = (self.parameters[_name(name, letter)].float() for letter in "AB")
         change = (up @ down).mul_(self._alpha / self._rank)
         return change.add_(linear.weight.float()).bfloat16()
+
+    def _lay(self, base: weights.Tensors) -> None:
+        self._fill(dict(self._model.named_parameters()), base)
+        found = self._weights()
+        self._base = self._first if digest(found) == digest(self._first) else found
 
     def _weights(self) -> weights.Tensors:
         return {name: tensor_of(each) for name, each in self._model.named_parameters()}

@@ -49,7 +49,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
 class Base:
     """The weights that the policy has now, held a second time: those of version 0. Of an adapter
-    they are what it lies on."""
+    the one that adds nothing, on the model folder's weights."""
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
@@ -58,7 +58,7 @@ class Base:
     @contextmanager
     def loaded(self) -> Iterator[None]:
         """The policy computes with them, without a gradient; afterwards with its own again."""
-        with torch.no_grad():
+        with torch.no_grad(), self._policy.begun():
             for name, parameter in self._policy.parameters.items():
                 parameter.copy_(self._weights[name])
             try:

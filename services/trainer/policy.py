@@ -162,6 +162,10 @@ class Policy:
         """Within it, log-probabilities are those of :meth:`published`, to the bit."""
         return contextlib.nullcontext()
 
+    def begun(self) -> contextlib.AbstractContextManager[None]:
+        """Within it, what has no masters is as it was at first."""
+        return contextlib.nullcontext()
+
     def frozen(self) -> dict[str, Tensor]:
         """What a checkpoint needs beside the masters: nothing."""
         return {}

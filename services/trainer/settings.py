@@ -71,8 +71,8 @@ class Settings(Common, frozen=True, kw_only=True):
     kto_beta: PositiveFloat = 0.1
     """KTO: the same of a like."""
     kl_coefficient: NotNegative = 0.0
-    """Weight of the divergence from version 0 in the loss. Above 0 its weights are held a second
-    time, and every step computes them too."""
+    """Weight of the divergence from version 0 in the loss. Above 0 every step computes it too, and
+    its weights are held a second time, unless an adapter is trained: it lies on them."""
     kl_estimator: Estimator = "k2"
     """How that divergence is estimated; see :mod:`services.trainer.objectives.anchor`."""
     lr: PositiveFloat = 2e-5
@@ -179,11 +179,6 @@ class Settings(Common, frozen=True, kw_only=True):
     replay_steps: int = 100
     """Replay at most so many steps after a restart; where the checkpoint is further behind, go on
     from the published weights (``reseeded``)."""
-
-    def __post_init__(self) -> None:
-        if self.lora_rank and self.kl_coefficient:
-            # After a reseed an adapter lies on that version, and nothing holds version 0.
-            raise ValueError("kl_coefficient with lora_rank: an adapter is not anchored")
 
     @property
     def own_dir(self) -> Path:

@@ -14,13 +14,17 @@ from transformers import AutoModelForCausalLM
 from services.trainer.batch import pack
 from services.trainer.learner import Learner
 from services.trainer.lora import LoraPolicy
+from services.trainer.objectives.anchor import divergence
+from services.trainer.plan import plan_of
 from services.trainer.policy import Policy
 from services.trainer.settings import Settings
+from tailrace import topics
 from tailrace.weights import adapters, folder
 from tailrace.weights.subscriber import Subscriber
 from tailrace.weights.tensors import digest, digest_files
 from tailrace.wire import Wire
 from tests.trainer.conftest import Mill
+from tests.trainer.lives import run
 from tests.trainer.test_learner import answer
 from tests.trainer.traffic import MODEL, trajectory
 
@@ -150,6 +154,36 @@ def test_a_checkpoint_has_the_base_that_is_not_the_folder_s(tiny_model: Path) ->
         again.load_masters({name: t for name, t in state.items() if "embed" not in name})
 
 
+@pytest.mark.parametrize("reseeded", [False, True])
+def test_it_is_anchored_to_version_0(tiny_model: Path, reseeded: bool) -> None:
+    """Adapters off, on the model folder's weights: as a base of its own says."""
+    anchored = Settings(model=MODEL, micro_answers=8, kl_coefficient=0.5)
+    apart = trained(tiny_model)
+    policy = made(tiny_model)
+    learner = Learner(policy, anchored)
+    if reseeded:
+        policy.load(apart.published())
+    learner.step(GIVEN, lr=1e-2, objective="cispo")
+    mine, state = logp(policy), digest(policy.published())
+    batch = pack(GIVEN, [0.0] * 8)
+    plan = plan_of(policy, learner._base, GIVEN, [batch], anchored)
+    assert torch.equal(plan.base[0], logp(Policy(tiny_model, compute="float32")))
+    assert torch.equal(logp(policy), mine) and digest(policy.published()) == state
+    figures = learner.step(GIVEN, lr=1e-2, objective="cispo")
+    away = divergence(mine, plan.base[0], batch.mask_T, estimator="k3")
+    assert figures["kl_base"] == pytest.approx(float(away.sum() / batch.mask_T.sum()), rel=1e-2)
+    assert figures["kl_base"] > 0
+
+
+def test_a_checkpoint_on_the_folder_s_base_is_laid_on_it_again(tiny_model: Path) -> None:
+    learner = learner_of(trained(tiny_model))
+    state = {name: tensor.clone() for name, tensor in learner.state().items()}
+    again = learner_of(made(tiny_model))
+    again.policy.load(trained(tiny_model, steps=1).published())
+    again.load_masters(state)
+    assert digest(again.policy.published()) == digest(learner.policy.published())
+
+
 def test_no_layer_of_that_name_is_said(tiny_model: Path) -> None:
     with pytest.raises(ValueError, match="no linear layer is named w_pack"):
         made(tiny_model, modules=("w_pack",))
@@ -185,3 +219,25 @@ def test_a_trainer_publishes_versions_and_adapters(mill: Mill) -> None:
     again = mill.trainer(**lora)
     assert again.recovery.reseeded is None and again.head.digest == chain[-1].digest
     assert digest(again._policy.published()) == chain[-1].digest
+
+
+def test_a_reseeded_adapter_goes_on_at_the_next_restart(mill: Mill) -> None:
+    """It is reseeded once: the checkpoint after it has the base that it lies on."""
+    lora = {"lora_rank": 4, "lora_modules": MODULES, "lr": 1e-2}
+    mill.put(*(trajectory(n) for n in range(8)))
+    first = mill.trainer(**lora)
+    run(first)
+    mill.lose(first)
+    mill.log.delete_before(topics.TRAJECTORIES.name, mill.log.ends(topics.TRAJECTORIES.name))
+    second = mill.trainer(**lora)
+    assert second.recovery.reseeded is not None
+    assert second.head.digest == digest(second._policy.published())
+    for restart in range(2):
+        mill.put(*(trajectory(n) for n in range(8 + 8 * restart, 16 + 8 * restart)))
+        run(second)
+        head = second.head
+        mill.lose(second)
+        second = mill.trainer(**lora)
+        assert second.recovery.reseeded is None and second.recovery.replayed == restart
+        assert second.head.digest == head.digest == digest(second._policy.published())
+    assert [bool(step.reseeded) for step in mill.steps()] == [False, True, False]
