@@ -15,6 +15,7 @@ import torch
 from services.trainer.replay.__main__ import main
 from tailrace import cli
 from tailrace.log.kafka import KafkaLog
+from tests.rollouts.scene import line, write
 from tests.trainer.conftest import Clock, Mill
 from tests.trainer.traffic import MODEL, trajectory
 
@@ -124,8 +125,12 @@ def test_from_the_command_line_to_an_export(  # type: ignore[no-untyped-def]
     ]
     assert cli.main(["models", "export", "2", "folder", *where]) == 0
     assert (tmp_path / "folder" / "model.safetensors").exists()
-
+    tasks = write(tmp_path / "sums", [line(0, split="heldout")])
     capsys.readouterr()
+    assert cli.main(["eval", str(tasks), "--version", "2", *where, "--json"]) == 0
+    (measured,) = json.loads(capsys.readouterr().out)["benchmarks"]
+    assert (measured["versions"], measured["scored"]) == ([2], 1)
+
     assert cli.main([*whole, "--without", "ann", "--into", f"{prefix}ann."]) == 0
     said = capsys.readouterr().out
     assert "left out: 1 of 16 answers (ann)" in said and "of the weights differ" in said
