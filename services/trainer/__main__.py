@@ -42,18 +42,21 @@ def main(argv: list[str] | None = None, crash: Callable[[str], None] = lambda po
     if (wrong := _wrong_with_device(settings.device)) is not None:
         return _wrong(f"trainer.device: {wrong}", 2)
     crew: dict[str, Any] = {}
+    log = KafkaLog(settings.kafka)
     if "TORCHELASTIC_RUN_ID" in os.environ:
         if settings.lora_rank:
             return _wrong("trainer.lora_rank: an adapter is trained by one process", 2)
+        from services.trainer.consumers import together
         from services.trainer.crew import follow, leading
         from services.trainer.ranks import Ranks
 
         ranks = Ranks.join(settings.device)
         if not first:
-            follow(ranks, settings.model_dir, settings)
+            follow(ranks, settings.model_dir, settings, log)
+            log.close()
+            ranks.leave()
             return 0
-        crew["learner_of"] = leading(ranks)
-    log = KafkaLog(settings.kafka)
+        crew = {"learner_of": leading(ranks), "consumer_of": together(ranks)}
 
     def live(wire: Wire) -> None:
         """One trainer, until it is to end or its head was withdrawn."""
@@ -84,6 +87,7 @@ def main(argv: list[str] | None = None, crash: Callable[[str], None] = lambda po
             gc.collect()  # else two models are in memory while the next one is made
         if crew:
             ranks.tell("end")
+            ranks.leave()
     except UpdateRefused as error:
         why = f"no version of {settings.model} to go on from can be read: {error}"
         return _wrong(f"{why} (tailrace models rollback --to V names another)", 1)

@@ -2,10 +2,11 @@
 
     torchrun --nproc-per-node N -m services.trainer ...
 
-    first    reads, decides, publishes, keeps checkpoints: a Trainer as ever   (Lead, LeadPolicy)
-    others   do what it says, until it ends: parts of the model, no log        (follow)
+    first    decides, publishes, keeps checkpoints: a Trainer as ever          (Lead, LeadPolicy)
+    others   do what it says, until it ends: parts of the model                (follow)
+    each     reads its own partitions of the trajectories                      (consumers)
 
-What concerns the model is told before it is done, so all do the same in the same order; a step is
+What concerns them all is told before it is done, so all do the same in the same order; a step is
 told with its answers and the baselines it begins with. Checkpoints are whole: they are resumed on
 however many processes. Nobody goes on without another: a process that ends ends all, and whoever
 started them starts them again.
@@ -25,11 +26,13 @@ import torch.distributed as dist
 
 from services.trainer.answer import Answer
 from services.trainer.batch import MicroBatch
+from services.trainer.consumers import TOLD, Part
 from services.trainer.figures import Figures
 from services.trainer.learner import Learner, NonFinite
 from services.trainer.policy import Policy
 from services.trainer.ranks import Ranks, ShardedPolicy, whole_of
 from services.trainer.settings import Settings
+from tailrace.log.base import Log
 from tailrace.weights.tensors import Tensors
 
 
@@ -117,10 +120,12 @@ def leading(ranks: Ranks) -> Callable[[Path, Settings], Learner]:
     )
 
 
-def follow(ranks: Ranks, folder: Path, settings: Settings) -> None:
-    """Do as the first process says, until it says that it ends. Raises where it is gone."""
+def follow(ranks: Ranks, folder: Path, settings: Settings, log: Log) -> None:
+    """Do as the first process says, until it says that it ends. Raises where it is gone; LogError
+    where this one cannot read its partitions."""
     policy: ShardedPolicy | None = None
     learner: Learner | None = None
+    part: Part | None = None
     while True:
         what, *given = ranks.heard()
         if what == "end":
@@ -129,6 +134,13 @@ def follow(ranks: Ranks, folder: Path, settings: Settings) -> None:
             del policy, learner  # two models are not in memory
             policy = ShardedPolicy(folder, ranks=ranks, **of_settings(settings))
             learner = Learner(policy, shared(settings, ranks))
+            continue
+        if what == "consumer":
+            part = Part(log.consumer(), ranks)
+            continue
+        if what in TOLD:
+            assert part is not None
+            part.told(what, *given)
             continue
         assert policy is not None and learner is not None
         if what == "step":

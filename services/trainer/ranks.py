@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 import contextlib
 from datetime import timedelta
+import os
 from pathlib import Path
 from typing import Any, TypeVar
 import warnings
@@ -28,6 +29,7 @@ import torch.distributed as dist
 from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.rendezvous import rendezvous
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from services.trainer.batch import MicroBatch
@@ -55,7 +57,17 @@ class Ranks:
         """Meet the other processes, by the environment that torchrun makes. Raises where there is
         none, or where they do not come."""
         kind = torch.device(device).type
-        dist.init_process_group("nccl" if kind == "cuda" else "gloo", timeout=_TIMEOUT)
+        found, rank, count = next(rendezvous("env://", timeout=_TIMEOUT))
+        found.set_timeout(_TIMEOUT)
+        # torchrun keeps one store over its restarts: in it are the addresses of who has died.
+        store = dist.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), found)
+        dist.init_process_group(
+            "nccl" if kind == "cuda" else "gloo",
+            store=store,
+            rank=rank,
+            world_size=count,
+            timeout=_TIMEOUT,
+        )
         if kind == "cuda":
             torch.cuda.set_device(dist.get_node_local_rank())
         word = dist.new_group(backend="gloo", timeout=_SILENCE)
@@ -83,7 +95,7 @@ class Ranks:
     def gather(self, mine: Sequence[_T]) -> list[_T]:
         """What every process has, the first one's first."""
         found: list[list[_T]] = [[] for _ in range(self.count)]
-        dist.all_gather_object(found, list(mine))
+        dist.all_gather_object(found, list(mine), self._word)
         return [item for each in found for item in each]
 
     def turns(self, batches: Sequence[MicroBatch]) -> list[tuple[int, MicroBatch]]:
@@ -164,7 +176,9 @@ class ShardedPolicy(Policy):
 
     def _start(self, parameter: Tensor) -> int:
         rows = -(-len(parameter) // self._ranks.count)  # of every process but the last ones
-        return min(self._ranks.number * rows, len(parameter)) * (parameter.numel() // len(parameter))
+        return min(self._ranks.number * rows, len(parameter)) * (
+            parameter.numel() // len(parameter)
+        )
 
     def _whole(self, tensor: Tensor) -> Tensor:
         assert isinstance(tensor, DTensor)

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 import logging
+from typing import Protocol
 
 from services.trainer import metrics
 from services.trainer.account import Decision
@@ -32,6 +33,22 @@ _POLLS = 20
 """Of one read at most, so that a backlog does not keep the trainer from training."""
 
 
+class Source(Protocol):
+    """What a reader asks of a :class:`tailrace.log.base.Consumer`."""
+
+    def assign(self, positions: Mapping[tuple[str, int], int]) -> None:
+        """Read these from these offsets."""
+
+    def poll(self, timeout_s: float, max_records: int = 500) -> list[LogRecord]:
+        """Records that are there."""
+
+    def position(self, topic: str, partition: int) -> int:
+        """The offset that is read next."""
+
+    def close(self) -> None:
+        """Let go."""
+
+
 class Reader:
     """Reads on where the intake stands."""
 
@@ -46,6 +63,7 @@ class Reader:
         writer: Writer,
         clock: Callable[[], float],
         wall_ms: Callable[[], int],
+        consumer_of: Callable[[Log], Source],
     ) -> None:
         self._log, self._model = log, model
         self._intake, self._writer = intake, writer
@@ -55,7 +73,7 @@ class Reader:
         self._control = named(topics.CONTROL, prefix)
         self._decoder = Decoder(log, wire, prefix=prefix)
         self._buried: list[Future[Position]] = []
-        self._consumer = log.consumer()
+        self._consumer = consumer_of(log)
         self._expire(log.starts(self._topic))
         at = {(self._topic, p): start for p, start in intake.starts().items()}
         self.frozen = False

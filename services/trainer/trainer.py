@@ -40,7 +40,7 @@ from services.trainer.learner import Learner, NonFinite
 from services.trainer.ledger import Ledger
 from services.trainer.lora import learner_of
 from services.trainer.press import Press, open_publisher
-from services.trainer.reader import Reader, count
+from services.trainer.reader import Reader, Source, count
 from services.trainer.records import step_of
 from services.trainer.recovery import Recovery, recover
 from services.trainer.report import Report
@@ -73,30 +73,32 @@ class Trainer:
         wall_ms: Callable[[], int],
         crash: Crash = lambda point: None,
         learner_of: Callable[[Path, Settings], Learner] = learner_of,
+        consumer_of: Callable[[Log], Source] = lambda log: log.consumer(),
     ) -> None:
         """Raises Fenced when a newer trainer is there, UpdateRefused when there is no version to
         go on from that can be replayed or read, SettingsError for a model folder that is none."""
         assert (folder := settings.model_dir) is not None
         self._settings = settings
         self._clock, self._wall_ms, self._crash = clock, wall_ms, crash
-        publish_schemas(log, prefix=settings.prefix)
-        self._publisher = open_publisher(log, wire, settings)
-        self._writer = Writer(log.producer(), wire, prefix=settings.prefix, source="trainer")
+        # What cannot work here is to be found before a trainer that does is fenced.
         try:
             self._learner = learner_of(folder, settings)
             self._policy = self._learner.policy
             canary = CanaryLine(folder, self._policy.vocabulary)
+            limits = limits_of(settings, folder, self._policy.vocabulary)
         except (OSError, ValueError, SafetensorError) as error:
             raise SettingsError(f"trainer.model_dir: {error}") from error
+        self._intake = Intake(limits, settings)
+        self._checkpoints = Checkpoints(
+            settings.own_dir, kept=settings.checkpoints_kept, crash=crash
+        )
+        publish_schemas(log, prefix=settings.prefix)
+        self._publisher = open_publisher(log, wire, settings)
+        self._writer = Writer(log.producer(), wire, prefix=settings.prefix, source="trainer")
         self._press = Press(
             *(self._publisher, self._policy, canary, settings, folder),
             wall_ms=wall_ms,
             crash=crash,
-        )
-        limits = limits_of(settings, folder, self._policy.vocabulary)
-        self._intake = Intake(limits, settings)
-        self._checkpoints = Checkpoints(
-            settings.own_dir, kept=settings.checkpoints_kept, crash=crash
         )
         self._steps: list[Step] = []
         """Taken since the last version."""
@@ -121,6 +123,7 @@ class Trainer:
             writer=self._writer,
             clock=clock,
             wall_ms=wall_ms,
+            consumer_of=consumer_of,
         )
         self._reader.keyframe = bool(self.recovery.unreadable)
         metrics.VERSION.set(self.head.version)

@@ -1,33 +1,36 @@
 """Processes that train the tiny model together.
 
-    python -m tests.trainer.mates MODEL FOLDER
+    python -m tests.trainer.mates MODEL FOLDER SETTINGS
 
 Two of them, by the agent of torchrun; forked, so that what is heavy is imported once. Each reads
 its own partitions, takes :data:`STEPS` steps with the other, and leaves in FOLDER what tests
 compare: ``seen`` of each process, ``published`` and ``step.json`` of the first, and the
-checkpoint that both wrote. Then the first is a Trainer on a log of its own, the other follows, and
-the Trainer is lost and made again: ``crew.json`` and the state directory tell what came of it.
+checkpoint that both wrote. Then the agent says ``together`` and starts the trainer's own ``main``
+as two, with these settings, until SIGTERM; it starts them again once. Their ids are in FOLDER.
 """
 
 from __future__ import annotations
 
 from collections.abc import Container
+import contextlib
 import json
+import os
 from pathlib import Path
 import sys
-from typing import Any
 
 import msgspec
 import torch._dynamo  # noqa: F401  FSDP does it else, in each process
+from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from services.trainer import crew, ranks
+from services.trainer import __main__ as service
+from services.trainer import crew, ranks  # noqa: F401  crew: as _dynamo
 from services.trainer.answer import Answer, read
 from services.trainer.learner import Learner, deterministic
 from services.trainer.ranks import Ranks, ShardedPolicy
 from services.trainer.settings import Settings
-from services.trainer.trainer import Trainer
-from tailrace import audit, ids, topics
+import services.trainer.trainer  # noqa: F401  main does it else, and what it needs
+from tailrace import ids, topics
 from tailrace.events import Trajectory
 from tailrace.log.memory import MemoryLog
 from tailrace.stream import Decoder, read_all
@@ -35,7 +38,6 @@ from tailrace.weights import folder
 from tailrace.weights.tensors import digest
 from tailrace.wire import Wire
 from tests.trainer import traffic
-from tests.trainer.conftest import Clock
 from tests.trainer.test_learner import LIMITS
 from tests.trainer.traffic import MODEL
 
@@ -107,60 +109,33 @@ def main(model: Path, out: Path) -> None:
     if mates.number == 0:
         folder.write(out / "published", published, {})
         (out / "step.json").write_text(json.dumps({"figures": figures, "ends": ends}))
-    if mates.number:
-        crew.follow(mates, model, crew_settings(model, out))
-    else:
-        found = train(crew_settings(model, out), learner_of=crew.leading(mates))
-        (out / "crew.json").write_text(json.dumps(found))
-        mates.tell("end")
     mates.leave()
 
 
-def crew_settings(model: Path, out: Path) -> Settings:
-    """Of a Trainer that checkpoints each version but the last."""
-    base = {"model": MODEL, "model_dir": model, "state_dir": out / "state", "compute": "float32"}
-    return Settings(**base, batch_answers=8, micro_answers=3, lr=1e-3, checkpoint_versions=2)
+def serve(out: Path, settings: Path) -> None:
+    """One process of the trainer; it ends as a program does, of which the agent wants no value."""
+    (out / f"pid-{os.environ['RANK']}").write_text(str(os.getpid()))
+    os._exit(service.main(["--settings", str(settings)]))
 
 
-def train(settings: Settings, **more: Any) -> dict[str, Any]:
-    """Three versions, then a second Trainer that makes the third again and a fourth."""
-    clock = Clock()
-    log = MemoryLog(clock.wall_ms)
-    traffic.make_topics(log)
-
-    def trainer() -> Trainer:
-        return Trainer(log, Wire(), settings, clock=clock, wall_ms=clock.wall_ms, **more)
-
-    first = trainer()
-    traffic.put(log, [traffic.trajectory(number) for number in range(24)])
-    while first.head.version < 3:
-        first.turn(0.0)
-    first._checkpoints.close()  # it is lost: nothing else of it is finished
-    second = trainer()
-    recovery, head = second.recovery, second.head
-    traffic.put(log, [traffic.trajectory(number) for number in range(24, 32)])
-    second.turn(0.0)
-    second.stop()
-    second.close()
-    return {
-        "replayed": recovery.replayed,
-        "reseeded": recovery.reseeded,
-        "same": head.digest == first.head.digest,
-        "end": (second.head.version, second.head.digest),
-        "audit": audit.read(log, Wire(), model=MODEL).report(None).ok,
-    }
-
-
-if __name__ == "__main__":
-    config = LaunchConfig(
+def launch(restarts: int) -> LaunchConfig:
+    """Of two processes on this machine."""
+    return LaunchConfig(
         min_nodes=1,
         max_nodes=1,
         nproc_per_node=2,
         run_id="mates",
         rdzv_backend="c10d",
         rdzv_endpoint="localhost:0",
-        max_restarts=0,
+        max_restarts=restarts,
         monitor_interval=0.1,
         start_method="fork",
     )
-    elastic_launch(config, main)(Path(sys.argv[1]), Path(sys.argv[2]))
+
+
+if __name__ == "__main__":
+    model, out, settings = map(Path, sys.argv[1:])
+    elastic_launch(launch(restarts=0), main)(model, out)
+    print("together", flush=True)
+    with contextlib.suppress(SignalException):
+        elastic_launch(launch(restarts=1), serve)(out, settings)

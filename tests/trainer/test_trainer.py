@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from concurrent.futures import Future
+from pathlib import Path
 
 import pytest
 
 from tailrace import topics
-from tailrace.errors import Fenced, LogError
+from tailrace.errors import Fenced, LogError, SettingsError
 from tailrace.log.base import Position
 from tailrace.packing import unpack_logprobs
 from tailrace.partition import partition_of
@@ -19,6 +20,7 @@ from tailrace.weights.subscriber import Subscriber
 from tailrace.weights.tensors import digest
 from tailrace.wire import Wire
 from tests.trainer.conftest import Mill
+from tests.trainer.lives import trained
 from tests.trainer.traffic import MODEL, trajectory
 
 
@@ -251,3 +253,20 @@ def test_records_that_expired_unread_are_stale_by_range(mill: Mill) -> None:
     report = mill.audit()
     assert report.ok, report.problems
     assert report.trajectories.in_flight == 0
+
+
+@pytest.mark.parametrize("wrong", ["model_dir", "state_dir"])
+def test_a_start_that_cannot_work_leaves_the_trainer_that_does_alone(
+    mill: Mill, tmp_path: Path, wrong: str
+) -> None:
+    running = trained(mill, 1)
+    place = tmp_path / wrong
+    if wrong == "model_dir":
+        place.mkdir()  # with no model in it
+    else:
+        place.touch()  # where no folder can be
+    with pytest.raises(SettingsError, match=wrong):
+        mill.trainer(**{wrong: place})
+    mill.put(*(trajectory(n) for n in range(8, 16)))
+    assert running.turn(0.0)
+    assert mill.versions()[-1].version == 2
