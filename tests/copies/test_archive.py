@@ -54,7 +54,7 @@ def scribble(log: MemoryLog, chance: random.Random, acts: int) -> None:
                 ends.abort()
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(10))
 def test_every_record_comes_back_to_its_own_offset(
     seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -77,7 +77,7 @@ def test_every_record_comes_back_to_its_own_offset(
 
     monkeypatch.setattr(Shelf, "_put", dies)
     total = 0
-    for _ in range(40):
+    for _ in range(20):
         left[0] = chance.randint(0, 3)
         saver = Saver(log, "", shelf, segment_bytes=chance.choice((60, 10**6)))
         try:
@@ -101,7 +101,7 @@ def test_every_record_comes_back_to_its_own_offset(
         assert restored.records[topic.name] == len(found)
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(5))
 def test_a_restore_that_breaks_off_goes_on(
     seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -270,7 +270,8 @@ def _parts(manifest: Manifest) -> Iterator[tuple[Topic, int, Partition]]:
     for topic in topics.TOPICS:
         if topic is not topics.SCHEMAS:
             for number, part in sorted(manifest.topics.get(topic.name, {}).items()):
-                yield topic, number, part
+                if part.end:
+                    yield topic, number, part
 
 
 def _same(record: LogRecord, saved: Saved, headers: dict[str, bytes]) -> bool:
