@@ -11,7 +11,7 @@ from pathlib import Path
 import shutil
 from typing import Any
 
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 import pytest
 import tokenizers
 
@@ -28,6 +28,9 @@ def browser() -> Iterator[Browser]:
         started = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
         yield started
         started.close()
+
+
+expect.set_options(timeout=15_000)
 
 
 class Visitor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from playwright.sync_api import Page, expect
+from playwright.sync_api import expect
 import pytest
 
 from tests.browser.conftest import Visitor
@@ -47,15 +47,14 @@ OVERFLOW = """() => [document.documentElement.scrollWidth, innerWidth,
     .map((one) => one.outerHTML.slice(0, 120)).slice(0, 5)]"""
 
 
-def settled(page: Page, view: str) -> None:
-    """Wait until a view shows something."""
-    shown = {
-        "now": ".versions .plot rect",
-        "talk": "#question",
-        "why": ".results li, .rail li, .version h3",
-        "tail": ".records li",
-    }[view.split("/")[0]]
-    expect(page.locator(shown).first).to_be_visible()
+SHOWN = {
+    "now": ".versions .plot rect",
+    "talk": "#question",
+    "why": ".results li",
+    "chain": ".rail li",
+    "version": ".version h3",
+    "tail": ".records li",
+}
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -77,7 +76,7 @@ def test_nothing_overflows_and_all_can_be_read(
     )
     for name, address in views.items():
         page.evaluate("(hash) => { location.hash = hash; }", address)
-        settled(page, address)
+        expect(page.locator(SHOWN[name]).first).to_be_visible()
         page.screenshot(path=pictures / f"{name}-{width}-{scheme}.png", full_page=True)
         scroll, inner, out = page.evaluate(OVERFLOW)
         assert scroll <= inner, (name, out)

@@ -46,7 +46,8 @@ def test_the_rows_are_bounded(visitor: Visitor, stage: Stage, scene: Scene) -> N
     expect(rows.first).to_be_visible()
     for _ in range(500):
         last = scene.turn()
-    expect(rows.first).to_contain_text(last)
+    # Partitions are read one after the other: the last need not be the first row.
+    expect(page.locator(".records")).to_contain_text(last)
     assert rows.count() <= 300
 
 

@@ -35,7 +35,9 @@ def ask(page: Page, question: str) -> Locator:
     return answer
 
 
-def test_a_thumb_becomes_joined_trained_and_served(visitor: Visitor, town: Town) -> None:
+def test_a_thumb_becomes_joined_trained_and_served(
+    visitor: Visitor, town: Town, pictures: Path
+) -> None:
     page = visitor.open(f"{town.url}/#talk")
     answer = ask(page, "Where does the river go? <b>Tell</b>")
     expect(page.locator(".turn.question")).to_have_text("Where does the river go? <b>Tell</b>")
@@ -58,6 +60,10 @@ def test_a_thumb_becomes_joined_trained_and_served(visitor: Visitor, town: Town)
     expect(second.locator(".token.v-7")).to_have_count(1)
     expect(second.locator(".token.v-0")).to_have_count(3)
     expect(second.locator(".legend")).to_contain_text("version 8 3 tokens")
+    for width in (1280, 390):
+        page.set_viewport_size({"width": width, "height": 900})
+        page.screenshot(path=pictures / f"talk-{width}.png")
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     again = second.get_attribute("data-interaction")
     assert again is not None and again.partition("~")[0] == interaction.partition("~")[0]
 
@@ -102,4 +108,4 @@ def test_an_engine_that_fails_is_said(visitor: Visitor, town: Town) -> None:
     expect(answer).to_have_attribute("data-state", "bad")
     expect(answer.locator(".wrong")).not_to_be_empty()
     again = ask(page, "And now?")
-    expect(again.locator(".words")).to_have_text("The river runs")
+    expect(again.locator(".tokens")).to_have_text("The river runs")

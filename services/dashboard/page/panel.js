@@ -21,7 +21,8 @@ export function panel(title, area, { hint, say } = {}) {
   return { box, body, side };
 }
 
-/** A table whose rows are kept by key. A column: {name, hint, number: to the right, text(row)} or
+/** A table whose rows are kept by key. A column: {name, hint, number: to the right, wraps: may be
+ *  broken, text(row)} or
  *  put(cell, row) for more than text; `kind(row)` is the cell's class. */
 export class Table {
   constructor(host, columns, keyOf, { empty = 'nothing yet', label, chosen } = {}) {
@@ -52,7 +53,9 @@ export class Table {
     return make(
       'tr',
       {},
-      this.columns.map(({ number }) => make('td', { class: number ? 'number' : null })),
+      this.columns.map(({ number, wraps }) =>
+        make('td', { class: number ? 'number' : wraps ? 'wraps' : null }),
+      ),
     );
   }
 

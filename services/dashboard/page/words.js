@@ -7,7 +7,8 @@ export function number(value, digits = 2) {
   if (value === null || value === undefined || Number.isNaN(value)) return NONE;
   if (!Number.isFinite(value)) return value > 0 ? '\u221e' : '\u2212\u221e';
   const size = Math.abs(value);
-  if (size > 0 && size < 10 ** -digits) return value.toExponential(1).replace('-', '\u2212');
+  const least = 10 ** -digits;
+  if (size > 0 && size < least / 2) return value > 0 ? `<${least}` : `>\u2212${least}`;
   return value
     .toLocaleString('en', { maximumFractionDigits: size >= 1000 ? 0 : digits })
     .replace('-', '\u2212');
@@ -16,18 +17,18 @@ export function number(value, digits = 2) {
 export const whole = (value) => number(value, 0);
 
 export function percent(value, digits = 0) {
-  return value === null || value === undefined ? NONE : `${number(value * 100, digits)} %`;
+  return value === null || value === undefined ? NONE : `${number(value * 100, digits)}\u00a0%`;
 }
 
 /** A span of time. */
 export function seconds(value) {
   if (value === null || value === undefined) return NONE;
   const size = Math.abs(value);
-  if (size < 1) return `${number(value * 1000, 0)} ms`;
-  if (size < 120) return `${number(value, size < 10 ? 1 : 0)} s`;
-  if (size < 7200) return `${number(value / 60, 0)} min`;
-  if (size < 172_800) return `${number(value / 3600, 1)} h`;
-  return `${number(value / 86_400, 1)} d`;
+  if (size < 1) return `${number(value * 1000, 0)}\u00a0ms`;
+  if (size < 120) return `${number(value, size < 10 ? 1 : 0)}\u00a0s`;
+  if (size < 7200) return `${number(value / 60, 0)}\u00a0min`;
+  if (size < 172_800) return `${number(value / 3600, 1)}\u00a0h`;
+  return `${number(value / 86_400, 1)}\u00a0d`;
 }
 
 export const millis = (value) =>
@@ -42,7 +43,7 @@ export function bytes(value) {
     size /= 1000;
     unit += 1;
   }
-  return `${number(size, unit === 0 || size >= 100 ? 0 : 1)} ${units[unit]}`;
+  return `${number(size, unit === 0 || size >= 100 ? 0 : 1)}\u00a0${units[unit]}`;
 }
 
 const two = (value) => String(value).padStart(2, '0');

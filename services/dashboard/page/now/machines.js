@@ -2,11 +2,21 @@
 
 import { bar } from '../charts/bar.js';
 import { make, replace, write } from '../dom.js';
+import { word } from '../hints.js';
 import { Table, link, panel } from '../panel.js';
 import { address, toVersion } from '../route.js';
 import { NONE, ago, millis, number, plain, whole } from '../words.js';
 
 const STATES = { applied: 'good', serving: 'good', loaded: 'good', refused: 'bad' };
+
+/** A figure that says how it is known. */
+function told(cell, text, source) {
+  if (cell.firstElementChild?.dataset.say !== source) {
+    replace(cell, word(text, null, source));
+    cell.firstElementChild.dataset.name = 'How this is known';
+  }
+  write(cell.firstElementChild, text);
+}
 
 export class Engines {
   constructor(host, live) {
@@ -26,6 +36,7 @@ export class Engines {
           name: 'state',
           hint: `${path}.state`,
           kind: (row) => (row.stale ? 'warn' : STATES[row.state]),
+          wraps: true,
           text: (row) => (row.stale ? 'not heard' : row.reason ? `${row.state}: ${row.reason}` : row.state),
         },
         { name: 'answers/s', hint: `${path}.answers_per_s`, number: true, text: (row) => number(row.answers_per_s, 1) },
@@ -61,9 +72,13 @@ export class Lag {
       [
         { name: 'consumer', hint: `${path}.consumer`, text: ({ consumer }) => consumer },
         { name: 'topic', hint: `${path}.topic`, text: ({ topic }) => topic },
-        { name: 'records', hint: `${path}.records`, number: true, text: ({ records }) => whole(records) },
+        {
+          name: 'records',
+          hint: `${path}.records`,
+          number: true,
+          put: (cell, { records, source }) => told(cell, whole(records), source),
+        },
         { name: '', put: (cell, row) => replace(cell, bar((row.records ?? 0) / this.most, 'lagging')) },
-        { name: 'known by', hint: `${path}.source`, text: ({ source }) => source },
       ],
       ({ consumer, topic }) => `${consumer} ${topic}`,
       { label: 'Consumers and how far behind they are', empty: 'nobody reads yet' },
@@ -169,7 +184,7 @@ export class Alarms {
         { name: 'expected', hint: `${path}.baseline`, number: true, text: (row) => value(row.baseline) },
         { name: 'detector', hint: `${path}.detector`, text: ({ detector }) => detector ?? '' },
         { name: 'when', hint: `${path}.time_ms`, text: (row) => ago(row.time_ms, live.now()) },
-        { name: 'in words', hint: `${path}.message`, text: ({ message }) => message ?? '' },
+        { name: 'in words', hint: `${path}.message`, wraps: true, text: ({ message }) => message ?? '' },
       ],
       (row) => `${row.stream} ${row.detector} ${row.state} ${row.time_ms}`,
       { label: 'Alarms, newest first', empty: 'no alarm yet' },

@@ -17,8 +17,8 @@ export class Now {
     const top = make('div');
     host.append(make('h2', { class: 'away' }, 'Now'), top, grid);
     this.strip = new Strip(top, live);
-    for (const Part of [People, Way, Versions, Engines, Account, Training]) new Part(grid, live);
-    for (const Part of [Alarms, Lag, Writers, Topics]) new Part(grid, live);
+    for (const Part of [People, Way, Versions, Engines, Alarms]) new Part(grid, live);
+    for (const Part of [Account, Training, Lag, Topics, Writers]) new Part(grid, live);
   }
 
   /** While it is seen, what says how long ago something was is written again and again. */

@@ -62,8 +62,8 @@ export class Versions {
         number: true,
         text: ({ answers }) => (answers ? whole(answers) : ''),
       },
-      { name: 'by', hint: `${path}.objectives`, text: ({ objectives }) => mixture(objectives) },
-      { name: 'spoken of by', hint: `${path}.sources`, text: ({ sources }) => mixture(sources) },
+      { name: 'by', hint: `${path}.objectives`, wraps: true, text: ({ objectives }) => mixture(objectives) },
+      { name: 'spoken of by', hint: `${path}.sources`, wraps: true, text: ({ sources }) => mixture(sources) },
       { name: 'size', hint: `${path}.bytes`, number: true, text: (row) => (row.bytes ? bytes(row.bytes) : '') },
       {
         name: 'pause',
@@ -72,7 +72,7 @@ export class Versions {
         text: (row) => (pause(row) === null ? '' : millis(pause(row))),
       },
       { name: 'answers since', hint: `${path}.sampled`, number: true, text: ({ sampled }) => whole(sampled) },
-      { name: 'state', hint: `${path}.serving`, kind: (row) => this.state(row)[0], text: (row) => this.state(row)[1] },
+      { name: 'state', hint: `${path}.serving`, wraps: true, kind: (row) => this.state(row)[0], text: (row) => this.state(row)[1] },
       { name: 'published', hint: `${path}.time_ms`, text: (row) => ago(row.time_ms, this.live.now()) },
     ];
   }

@@ -45,8 +45,10 @@ export class Row {
 function line({ key, event, bytes }) {
   if (!event) return `${key ?? ''} ${bytes ?? ''}`.slice(0, LINE);
   const first = FIRST.filter((name) => known(event[name])).map((name) => `${name} ${event[name]}`);
+  const { messages, message, text } = event.content ?? {};
+  if (messages ?? message ?? text) first.push(messages ?? message ?? text);
   const rest = Object.entries(event)
-    .filter(([name, value]) => !FIRST.includes(name) && known(value) && !name.endsWith('_time_ms'))
+    .filter(([name, value]) => !FIRST.includes(name) && name !== 'content' && known(value) && !name.endsWith('_time_ms'))
     .map(([name, value]) => `${name} ${typeof value === 'string' ? value : JSON.stringify(value)}`.slice(0, 120));
   return [...first, ...rest].join(' \u00b7 ').slice(0, LINE);
 }

@@ -59,7 +59,7 @@ export class Talk {
     this.user = make('input', { type: 'text', maxlength: 100, autocomplete: 'off', size: 12 });
     this.heat = make('input', { type: 'number', min: 0, max: 2, step: 0.1, value: 1 });
     this.most = make('input', { type: 'number', min: 1, max: 4096, step: 1, value: 120 });
-    this.key = make('input', { type: 'password', autocomplete: 'off', size: 12 });
+    this.key = make('input', { type: 'text', class: 'secret', autocomplete: 'off', size: 12 });
     const ask = make(
       'form',
       { class: 'ask' },

@@ -3,7 +3,7 @@
 import { make, said } from '../dom.js';
 import { word } from '../hints.js';
 import { address } from '../route.js';
-import { NONE, ago, moment, number, plain } from '../words.js';
+import { NONE, ago, millis, moment, number, plain } from '../words.js';
 
 /** A list of facts: [name, value or node, hint]; those that are null are left out. */
 export function facts(pairs) {
@@ -82,8 +82,8 @@ export function serving(engines) {
       one.engine,
       one.refused ? make('span', { class: 'bad' }, `refused: ${one.refused}`) : one.serves ? 'yes' : 'no',
       one.since_ms ? moment(one.since_ms) : null,
-      one.apply_ms === null ? null : `${number(one.apply_ms, 0)} ms`,
-      one.pause_ms === null ? null : `${number(one.pause_ms, 0)} ms`,
+      one.apply_ms === null ? null : millis(one.apply_ms),
+      one.pause_ms === null ? null : millis(one.pause_ms),
       `version ${one.now.version}${one.now.stale ? ', not heard for a minute' : ''}`,
     ]),
   );

@@ -58,7 +58,7 @@ function identity({ row, model, keyframe, uri }) {
   ];
 }
 
-/** Its ancestors above it, what was made from it below; a fork is said beside its version. */
+/** What was made from it above it, its ancestors below; a fork is said beside its version. */
 function lineage({ version, ancestors, older, children }) {
   const line = ancestors.map(({ version: number }) => number);
   const item = (number, kind, more, here = false) =>
@@ -68,7 +68,7 @@ function lineage({ version, ancestors, older, children }) {
       make('a', { class: 'node', href: toVersion(number) }, String(number)),
       make('span', { class: 'quiet' }, [kind, ...more].filter(Boolean).join(', ')),
     );
-  const rows = [...ancestors].reverse().map((one) => {
+  const rows = ancestors.map((one) => {
     const others = one.children.filter((child) => child !== version && !line.includes(child));
     const fork = others.length ? `also led to ${others.join(', ')}` : null;
     return item(one.version, one.kind, [one.withdrawn && 'withdrawn', fork]);
@@ -76,11 +76,13 @@ function lineage({ version, ancestors, older, children }) {
   return make(
     'ol',
     { class: 'lineage' },
-    older ? make('li', { class: 'quiet' }, `${count(older, 'older version')} before`) : null,
-    rows,
-    item(version, 'this one', [], true),
-    children.map((child) => item(child.version, child.kind, [child.withdrawn && 'withdrawn'])),
     children.length ? null : make('li', { class: 'quiet' }, 'nothing was made from it yet'),
+    [...children]
+      .reverse()
+      .map((child) => item(child.version, child.kind, [child.withdrawn && 'withdrawn'])),
+    item(version, 'this one', [], true),
+    rows,
+    older ? make('li', { class: 'quiet' }, `${count(older, 'older version')} before`) : null,
   );
 }
 
