@@ -6,8 +6,8 @@
 The embedded broker, one ``python -m services.dashboard``, and here a feeder and the viewers, who
 keep `/api/stream` open. An interaction is six records (prompt, answer, vote, trajectory and the
 receipts of both), every 48 of them a step, a version and an engine's ack. First ``--seconds`` at
-``--rate`` events a second: twice a second an alarm with a mark of its own is appended, and each
-viewer says when it had it; ``p50_s`` and ``p95_s`` are of all viewers and marks, from the append.
+``--rate`` events a second: twice a second or so an alarm with a mark of its own is appended, and
+each viewer says when it had it; ``p50_s`` and ``p95_s`` are of all viewers and marks, from there.
 ``first_view_s`` is the slowest of some fresh viewers meanwhile, from connecting to a whole picture.
 Then as fast as the dashboard reads, up to ``--events`` (0: not at all), with the viewers still
 there: ``rss_mb`` is the dashboard's memory at each tenth. What was read is deleted from the log on
@@ -49,7 +49,8 @@ AHEAD = 10_000
 KEPT = 20_000
 """Records of a partition that stay on the log."""
 PURGE_S = 10.0
-MARK_S = 0.5
+MARK_S = 0.43
+"""Between marks; no multiple of the refresh, or all would be seen at the same age."""
 FRESH = 5
 """Viewers that come anew while events flow."""
 SETTLE_S = 120.0
@@ -60,7 +61,7 @@ class Viewers:
     """Pages that keep the stream open, on an event loop of their own."""
 
     def __init__(self, port: int, count: int) -> None:
-        self._port, self._count = port, count
+        self._port = port
         self.marks: dict[str, float] = {}
         """When each mark was appended."""
         self.delays_s: list[float] = []
@@ -69,10 +70,8 @@ class Viewers:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
-        self._tasks = [
-            asyncio.run_coroutine_threadsafe(self._view(first=n == 0), self._loop)
-            for n in range(count)
-        ]
+        for number in range(count):
+            asyncio.run_coroutine_threadsafe(self._view(first=number == 0), self._loop)
 
     def fresh_s(self) -> float:
         """How long a new one waits for a whole picture."""
@@ -113,8 +112,15 @@ class Viewers:
                 self.read = sum(row["records"] for row in json.loads(line[6:])["topics"])
 
     def close(self) -> None:
-        for task in self._tasks:
-            task.cancel()
+        """Let go of all streams."""
+
+        async def end() -> None:
+            tasks = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+        asyncio.run_coroutine_threadsafe(end(), self._loop).result(20.0)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10.0)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-_PERSONAL = ("content", "messages", "message", "demonstration", "text", "prompt", "output")
+_PERSONAL = ("content", "messages", "message", "demonstration", "text")
 """Members that hold texts or tokens: of records, and of what is said of them."""
 _LETTER = ("tailrace-detail",)
 """Headers that may quote a record."""

@@ -15,6 +15,7 @@ import msgspec
 
 from services.dashboard.masking import cut, masked
 from services.dashboard.settings import Settings
+from tailrace import topics
 from tailrace.errors import InvalidRecord
 from tailrace.events import Struct
 from tailrace.log.base import LogRecord
@@ -54,6 +55,7 @@ class Tail:
     def __init__(self, topic: Topic, settings: Settings) -> None:
         self.topic = topic
         self._settings = settings
+        self._personal = topic.by_session or topic is topics.DEAD_LETTERS
         self._lock = threading.Lock()
         self._ring: deque[_Kept] = deque()
         self._bytes = 0
@@ -105,7 +107,7 @@ class Tail:
         document: Any = as_document((one.record, one.event))
         document["topic"] = self.topic.name
         document["time"] = one.record.time_ms
-        if self._settings.mask_content:
+        if self._settings.mask_content and self._personal:
             document = masked(document)
         encoded = msgspec.json.encode(document)
         if len(encoded) > self._settings.tail_record_bytes:
