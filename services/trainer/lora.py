@@ -22,6 +22,7 @@ from torch import Tensor
 
 from services.trainer.learner import Learner
 from services.trainer.policy import Policy, tensor_of
+from services.trainer.rounding import rounded
 from services.trainer.settings import Settings
 from tailrace.weights import adapters
 from tailrace.weights import tensors as weights
@@ -184,7 +185,7 @@ class LoraPolicy(Policy):
         """bfloat16."""
         down, up = (self.parameters[_name(name, letter)].float() for letter in "AB")
         change = (up @ down).mul_(self._alpha / self._rank)
-        return change.add_(linear.weight.float()).bfloat16()
+        return rounded(change.add_(linear.weight.float()))
 
     def _lay(self, base: weights.Tensors) -> None:
         self._fill(dict(self._model.named_parameters()), base)
