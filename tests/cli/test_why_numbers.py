@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tailrace import events
@@ -21,6 +21,7 @@ SPANS = st.lists(
 
 
 @given(st.binary(max_size=40), st.binary(max_size=40), SPANS)
+@example(b"\0" * 12, b"", [events.VersionSpan(version=1, start=0, end=-1)])
 def test_a_token_has_the_version_of_the_last_span_over_it(
     packed: bytes, logprobs: bytes, spans: list[events.VersionSpan]
 ) -> None:

@@ -121,8 +121,8 @@ def tokens(
         logprobs = []
     versions: list[int | None] = [None] * len(numbers)
     for span in spans:
-        reach = range(max(0, span.start), min(span.end, len(numbers)))
-        versions[reach.start : reach.stop] = [span.version] * len(reach)
+        for place in range(max(0, span.start), min(span.end, len(numbers))):
+            versions[place] = span.version
     texts = spell(numbers) if spell is not None else []
     return [
         Token(
