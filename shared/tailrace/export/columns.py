@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from tailrace import ids
 from tailrace.events import Trajectory, TrajectoryContent
 from tailrace.packing import unpack_ids, unpack_logprobs
 
@@ -20,10 +19,11 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _NONE = TrajectoryContent()
+_SHAPED = ("tags", "components", "versions")
 COLUMNS: tuple[tuple[str, str, Callable[[Trajectory], Any]], ...] = (
     ("trajectory_id", "string", lambda t: t.trajectory_id),
     ("interaction_id", "string", lambda t: t.interaction_id),
-    ("session_id", "string", lambda t: ids.session_of(t.interaction_id)),
+    ("session_id", "string", lambda t: t.interaction_id.rpartition("~")[0]),
     ("choice", "int64", lambda t: t.choice),
     ("revision", "int64", lambda t: t.revision),
     ("reward", "double", lambda t: t.reward),
@@ -86,7 +86,9 @@ def table(rows: Sequence[Trajectory]) -> pa.Table:
         elif kind == "logprobs":
             made[name] = _packed(values, pa.float32())
         else:
-            made[name] = pa.array([_plain(kind, each) for each in values], types[kind])
+            if kind in _SHAPED:
+                values = [_plain(kind, each) for each in values]
+            made[name] = pa.array(values, types[kind])
     return pa.table(made)
 
 

@@ -20,6 +20,7 @@ from tailrace.errors import InvalidRecord
 from tailrace.events import Trajectory
 from tailrace.export import writing
 from tailrace.export.choice import Choice
+from tailrace.export.quick import Quick
 from tailrace.export.shards import Shards
 from tailrace.export.writing import Written
 from tailrace.log.base import Log
@@ -43,6 +44,7 @@ class Source:
         self.starts, self.ends = dict(starts), dict(ends)
         self._name = named(topics.TRAJECTORIES, common.prefix)
         self._decoder = Decoder(log, Wire(common.registry), prefix=common.prefix)
+        self._quick = Quick(Trajectory)
 
     @classmethod
     def of(cls, log: Log, common: Common, since: str | None, until: str | None) -> Source:
@@ -63,8 +65,9 @@ class Source:
     def __call__(self, left_out: Counter[str]) -> Iterator[Trajectory]:
         """What cannot be read is counted as left out."""
         for record in read_all(self._log, self._name, starts=self.starts, ends=self.ends):
+            event = self._quick(record.value)
             try:
-                event = self._decoder.decode(record)
+                event = event or self._decoder.decode(record)
             except InvalidRecord:
                 left_out["unreadable"] += 1
                 continue
