@@ -60,7 +60,8 @@ class Ranks:
         found, rank, count = next(rendezvous("env://", timeout=_TIMEOUT))
         found.set_timeout(_TIMEOUT)
         # torchrun keeps one store over its restarts: in it are the addresses of who has died.
-        store = dist.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), found)
+        life = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        store = dist.PrefixStore(life, found)  # type: ignore[attr-defined]
         dist.init_process_group(
             "nccl" if kind == "cuda" else "gloo",
             store=store,
