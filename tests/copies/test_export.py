@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from tailrace import topics
 from tailrace.export.choice import Choice
 from tailrace.export.command import exported
 from tailrace.export.source import Source
@@ -67,7 +68,7 @@ def test_of_an_answer_its_newest_revision_alone(tmp_path: Path, form: str, shard
     first = answers.add(reward=-1.0)
     other = answers.add()
     second = answers.revise(first, reward=0.5)
-    answers.writer.write(__import__("tailrace.topics").topics.TRAJECTORIES, other)
+    answers.writer.write(topics.TRAJECTORIES, other)
     third = answers.revise(second, reward=1.0)
     worse = answers.add()
     answers.revise(worse, reward=-1.0)

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 import warnings
@@ -20,9 +21,8 @@ from tests.copies.conftest import Command
 def answers() -> Answers:
     made = Answers()
     for number in range(8):
-        good = made.add(text=f"Yes, {number}.", reward=1.0, group_id=f"g{number}", edit=None)
+        made.add(text=f"Yes, {number}.", reward=1.0, group_id=f"g{number}")
         made.add(text=f"No, {number}.", reward=-1.0, group_id=f"g{number}")
-        assert good.reward == 1.0
     made.add(text="Maybe.", edit="It is Paris.")
     return made
 
@@ -32,6 +32,8 @@ def answers() -> Answers:
 def test_a_trainer_takes_a_step(
     form: str, tiny_model: Path, tmp_path: Path, command: Command
 ) -> None:
+    if find_spec("trl") is None:
+        pytest.skip("trl is in the group benchmarks: see the docstring")
     folder = tmp_path / "set"
     found = command(answers().log, "export", "--to", folder, "--format", form, "--json")
     assert found["rows"] >= 8
