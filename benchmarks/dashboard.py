@@ -67,11 +67,14 @@ class Viewers:
         self.delays_s: list[float] = []
         self.read = 0
         """Records in the newest picture."""
+        self._held: list[object] = []
+        """A loop holds its tasks and a transport its reader weakly: they would be collected."""
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
         for number in range(count):
-            asyncio.run_coroutine_threadsafe(self._view(first=number == 0), self._loop)
+            viewing = self._view(first=number == 0)
+            self._held.append(asyncio.run_coroutine_threadsafe(viewing, self._loop))
 
     def fresh_s(self) -> float:
         """How long a new one waits for a whole picture."""
@@ -96,7 +99,8 @@ class Viewers:
 
     async def _view(self, first: bool) -> None:
         seen: set[str] = set()
-        reader, _ = await self._open()
+        reader, writer = await self._open()
+        self._held.append(writer)
         name = b""
         while line := await reader.readline():
             if line.startswith(b"event: "):

@@ -16,8 +16,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 
-from services.dashboard import timeline
-from services.dashboard.bounded import Memory
 from services.dashboard.conservation import Answers, Decisions, Tally, late
 from services.dashboard.delay import Delay
 from services.dashboard.fleet import Fleet
@@ -27,6 +25,7 @@ from services.dashboard.satisfaction import Satisfaction
 from services.dashboard.settings import Settings
 from services.dashboard.system import Account, Drop, Lag, Traffic
 from services.dashboard.tailing import Event, Tail
+from services.dashboard.timeline import Timeline
 from services.dashboard.watch import Flow, Watched, Writers
 from tailrace import topics
 from tailrace.deadline import Deadline
@@ -69,7 +68,7 @@ class Board:
         self.recent = Recent(settings, self.drops)
         self._satisfaction = Satisfaction(settings, self.drops)
         self._delay = Delay(settings, self.drops)
-        self._timeline = timeline.Timeline(settings, self.drops)
+        self._timeline = Timeline(settings, self.drops)
         self._fleet = Fleet(settings, self.drops)
         self._alarms, self._writers = Watched(settings, self.drops), Writers(self.drops)
         bounds = (settings.in_flight_limit, settings.remembered, self.drops)
@@ -77,9 +76,6 @@ class Board:
         self._feedback = Tally("feedback", *bounds)
         self._decisions = Decisions("trajectories", *bounds)
         self._deadline = Deadline()
-        self._sources: Memory[str, str] = Memory(
-            settings.remembered, self.drops, "feedback forgotten: whose it was is unknown"
-        )
         self._prefix, self._model = settings.prefix, settings.model
         self._since_ms: int | None = None
         self._newest_ms: int | None = None
@@ -123,10 +119,10 @@ class Board:
                 self._timeline.output(event.weight_versions)
                 self.recent.output(event, time_ms)
             case Feedback():
-                self._sources.put(event.feedback_id, event.source)
+                self._timeline.feedback(event)
                 if event.source == "grader" and event.grader and len(self._graders) < _GRADERS:
                     self._graders.add(event.grader)
-                self.recent.feedback(event)
+                self.recent.feedback(event, time_ms)
             case Trajectory():
                 self._trajectory(event, place, time_ms)
             case Receipt():
@@ -156,9 +152,8 @@ class Board:
     def _trajectory(self, event: Trajectory, place: tuple[int, int], time_ms: int) -> None:
         self._deadline.acted(place[0], event.event_time_ms)
         self._satisfaction.trajectory(event, time_ms)
-        sources = [self._sources.get(feedback) for feedback in event.feedback_ids]
-        self._timeline.trained_on(event.trajectory_id, timeline.source_of(sources))
-        self.recent.trajectory(event)
+        self._timeline.trajectory(event)
+        self.recent.trajectory(event, time_ms)
         if event.revision == 0:
             key = (event.interaction_id, event.choice)
             self._answers.trajectory(key, event.output_log_time_ms)

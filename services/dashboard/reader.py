@@ -156,8 +156,8 @@ class Reader:
     def _to_end(self, consumer: Consumer, rows: Iterable[Topic], stop: threading.Event) -> None:
         """Assign topics and read them as far as they go now. What hangs behind a transaction that
         somebody left open is read later, with the rest."""
-        names = {named(topic, self._settings.prefix) for topic in rows}
-        names &= {name for name, _ in self._positions}
+        names = [named(topic, self._settings.prefix) for topic in rows]
+        names = [name for name in names if (name, 0) in self._positions]
         ends = {(name, p): end for name in names for p, end in self._log.ends(name).items()}
         if not ends:
             return

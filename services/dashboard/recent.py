@@ -126,20 +126,18 @@ class Recent:
             if event.content is not None and not self._masked and not one.answered:
                 one.answered = excerpt(event.content.message, self._chars)
 
-    def feedback(self, event: Feedback) -> None:
-        """Something was said."""
-        with self._lock:
-            one = self._known.get(event.interaction_id or "")
-            if one is not None:
-                one.feedback += 1
+    def feedback(self, event: Feedback, time_ms: int) -> None:
+        """Something was said, of one interaction."""
+        if event.interaction_id is not None:
+            with self._lock:
+                self._one(event.interaction_id, time_ms).feedback += 1
 
-    def trajectory(self, event: Trajectory) -> None:
+    def trajectory(self, event: Trajectory, time_ms: int) -> None:
         """A reward."""
         with self._lock:
-            one = self._known.get(event.interaction_id)
-            if one is not None:
-                one.reward, one.outcome = event.reward, None
-                self._trajectories.put(event.trajectory_id, event.interaction_id)
+            one = self._one(event.interaction_id, time_ms)
+            one.reward, one.outcome = event.reward, None
+            self._trajectories.put(event.trajectory_id, event.interaction_id)
 
     def receipt(self, event: Receipt) -> None:
         """What the trainer made of a trajectory."""
@@ -153,8 +151,10 @@ class Recent:
     def _one(self, interaction: str, time_ms: int) -> Found:
         one = self._known.get(interaction)
         if one is None:
-            one = Found(interaction_id=interaction, time_ms=time_ms)
+            session = interaction.partition("~")[0][:_CHARS]
+            one = Found(interaction_id=interaction, session_id=session, time_ms=time_ms)
             self._known.put(interaction, one)
+        one.time_ms = min(one.time_ms, time_ms)
         return one
 
     def search(self, query: Query) -> Results:

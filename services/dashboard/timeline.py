@@ -18,7 +18,15 @@ from services.dashboard.learning import Applied, StepPoint, Training, Version, V
 from services.dashboard.settings import Settings
 from tailrace import versions
 from tailrace.errors import UpdateRefused
-from tailrace.events import ModelAck, ModelUpdate, Release, Step, VersionSpan
+from tailrace.events import (
+    Feedback,
+    ModelAck,
+    ModelUpdate,
+    Release,
+    Step,
+    Trajectory,
+    VersionSpan,
+)
 from tailrace.weights.lineage import Lineage, label_only
 
 _ENGINES = 32
@@ -77,9 +85,14 @@ class Timeline:
         """By engine: versions after the one that it serves, when the section was made last."""
         self._points: deque[StepPoint] = deque(maxlen=settings.steps_shown)
         self._steps = self._answers = 0
-        self._sources: Memory[str, str] = Memory(
+        self._said: Memory[str, tuple[str, ...]] = Memory(
             settings.remembered, drops, "trajectory forgotten: who spoke of it is unknown"
         )
+        """Feedback ids by trajectory."""
+        self._sources: Memory[str, str] = Memory(
+            settings.remembered, drops, "feedback forgotten: whose it was is unknown"
+        )
+        """By feedback id."""
 
     def update(self, event: ModelUpdate, time_ms: int) -> bool:
         """A manifest. Whether it is news of this model."""
@@ -117,9 +130,13 @@ class Timeline:
         """Versions that are rolled back, with what descends from them."""
         return [update.version for update in self._lineage.withdrawn(self._followed)]
 
-    def trained_on(self, trajectory: str, source: str) -> None:
-        """Who spoke of a trajectory."""
-        self._sources.put(trajectory, source)
+    def trajectory(self, event: Trajectory) -> None:
+        """What a step may be given."""
+        self._said.put(event.trajectory_id, tuple(event.feedback_ids))
+
+    def feedback(self, event: Feedback) -> None:
+        """Who spoke."""
+        self._sources.put(event.feedback_id, event.source)
 
     def step(self, event: Step) -> None:
         """A ledger entry."""
@@ -135,14 +152,16 @@ class Timeline:
         made.steps += 1
         for one in event.inputs:
             made.objectives[one.objective or "unknown"] += 1
-            made.sources[self._sources.get(one.trajectory_id, "unknown")] += 1
-        found = {field: event.figures.get(name) for field, name in _FIGURES.items()}
+            said = self._said.get(one.trajectory_id)
+            found = (None,) if said is None else map(self._sources.get, said)
+            made.sources[source_of(found)] += 1
+        figures = {field: event.figures.get(name) for field, name in _FIGURES.items()}
         self._points.append(
             StepPoint(
                 step=event.step,
                 version=event.version,
                 time_ms=event.event_time_ms,
-                **{field: rounded(value) for field, value in found.items()},
+                **{field: rounded(value) for field, value in figures.items()},
             )
         )
 
