@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None, crash: Callable[[str], None] = lambda po
         from services.trainer.crew import follow, leading
         from services.trainer.ranks import Ranks
 
-        ranks = Ranks.join(settings.device)
+        ranks = Ranks.join(settings.device, life=os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
         if not first:
             follow(ranks, settings.model_dir, settings, log)
             log.close()

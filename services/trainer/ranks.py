@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 import contextlib
 from datetime import timedelta
-import os
 from pathlib import Path
 from typing import Any, TypeVar
 import warnings
@@ -53,14 +52,13 @@ class Ranks:
         self._word = word
 
     @classmethod
-    def join(cls, device: str = "cpu") -> Ranks:
+    def join(cls, device: str = "cpu", *, life: str = "0") -> Ranks:
         """Meet the other processes, by the environment that torchrun makes. Raises where there is
-        none, or where they do not come."""
+        none, or where they do not come. ``life``: how often torchrun has started them again."""
         kind = torch.device(device).type
         found, rank, count = next(rendezvous("env://", timeout=_TIMEOUT))
         found.set_timeout(_TIMEOUT)
         # torchrun keeps one store over its restarts: in it are the addresses of who has died.
-        life = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
         store = dist.PrefixStore(life, found)  # type: ignore[attr-defined]
         dist.init_process_group(
             "nccl" if kind == "cuda" else "gloo",
