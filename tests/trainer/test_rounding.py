@@ -23,8 +23,9 @@ def test_a_weight_becomes_one_of_the_two_values_around_it(values: list[float], s
     found = rounded(master, start).float()
     assert bool(((found == towards_0) | (found == away)).all())
     # What bfloat16 has already stays, sign of zero included.
-    again = rounded(found[found.isfinite()], start + 1)
-    assert torch.equal(again.view(torch.int16), found[found.isfinite()].bfloat16().view(torch.int16))
+    finite = found[found.isfinite()]
+    again = rounded(finite, start + 1)
+    assert torch.equal(again.view(torch.int16), finite.bfloat16().view(torch.int16))
 
 
 @given(
