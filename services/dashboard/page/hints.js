@@ -19,14 +19,25 @@ export class Hints {
     document.addEventListener('focusin', (event) => this.show(owner(event.target)));
     document.addEventListener('focusout', () => this.hide());
     document.addEventListener('keydown', (event) => event.key === 'Escape' && this.hide());
-    window.addEventListener('scroll', () => this.hide(), { passive: true });
+    window.addEventListener('scroll', () => this.follow(), { passive: true });
     window.addEventListener('hashchange', () => this.hide());
   }
 
   over(event) {
     if (this.box.contains(event.target)) return;
     const target = owner(event.target);
+    if (!target && this.focused()) return;
     if (target !== this.target) this.show(target);
+  }
+
+  /** A focus may scroll the page itself: its hint goes along. */
+  follow() {
+    if (this.focused()) this.show(this.target);
+    else this.hide();
+  }
+
+  focused() {
+    return this.target !== null && this.target === document.activeElement;
   }
 
   /** The text of an element's hint; empty where nothing is known of it. */
