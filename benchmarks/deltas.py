@@ -21,7 +21,7 @@ count.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import pairwise, product
 import multiprocessing
 from pathlib import Path
 from statistics import median
@@ -40,32 +40,34 @@ from tailrace.weights.tensors import Tensor, Tensors, digest
 
 STEP = 6
 """The step that is measured, the first being 1."""
+ROUNDINGS = ("spread", "nearest")
+"""Of the float32 masters: the trainer's, and what most others publish."""
 TENSOR_SHAPE = (4096, 2048)
 """Of the random models' tensors."""
 
 
 def deltas(cache_dir: Path, lrs: Sequence[float], repeats: int) -> list[dict[str, Any]]:
-    """A row per learning rate, see the issue's keys."""
+    """A row per learning rate and rounding, see the issue's keys."""
     source = model.prepare(cache_dir, lambda text: None)
     rows = []
     with tempfile.TemporaryDirectory() as place:
-        for lr in lrs:
-            folders = [Path(place) / f"{lr}-{name}" for name in ("base", "new")]
+        for lr, rounding in product(lrs, ROUNDINGS):
+            folders = [Path(place) / f"{lr}-{rounding}-{name}" for name in ("base", "new")]
             maker = multiprocessing.get_context("spawn").Process(
-                target=_train, args=(source, lr, folders)
+                target=_train, args=(source, lr, rounding, folders)
             )
             maker.start()
             maker.join()
             if maker.exitcode != 0:
                 raise RuntimeError(f"training ended with {maker.exitcode}")
             base, new = (_loaded(path) for path in folders)
-            rows.append(compare(lr, base, new, repeats))
+            rows.append({"lr": lr, "rounding": rounding} | compare(base, new, repeats))
     return rows
 
 
-def _train(source: Path, lr: float, folders: list[Path]) -> None:
+def _train(source: Path, lr: float, rounding: str, folders: list[Path]) -> None:
     """Write the versions before and after the step to be measured."""
-    for step, pair in enumerate(pairwise(versions(source, lr)), start=1):
+    for step, pair in enumerate(pairwise(versions(source, lr, rounding)), start=1):
         if step == STEP:
             for path, tensors in zip(folders, pair, strict=True):
                 folder.write(path, tensors, {})
@@ -77,13 +79,12 @@ def _loaded(path: Path) -> Tensors:
     return {n: Tensor.of(t.dtype, t.shape, t.bits.copy()) for n, t in folder.read(path).items()}
 
 
-def compare(lr: float, base: Tensors, new: Tensors, repeats: int) -> dict[str, Any]:
+def compare(base: Tensors, new: Tensors, repeats: int) -> dict[str, Any]:
     """The row of one update."""
     changed = _changed(base, new)
     encode_s, apply_s, stream_bytes = timed(base, new, repeats)
     full_bytes = sum(tensor.bits.nbytes for tensor in new.values())
     return {
-        "lr": lr,
         "changed": changed / sum(tensor.bits.size for tensor in new.values()),
         "bytes": stream_bytes,
         "bytes_per_changed": stream_bytes / changed,

@@ -2,8 +2,10 @@
 
 In: a model folder and a learning rate. Out: the published bfloat16 tensors before and after one
 step of AdamW, some steps in: its moments are warm and the float32 masters lie anywhere within their
-rounding. Policy, batches, clipping and moments are the trainer's; the loss is the likelihood of a
-text that is made here from a few words with a seed, so that nothing has to be sampled or fetched.
+rounding. Policy, batches, clipping, moments and the rounding ``spread`` are the trainer's
+(:mod:`services.trainer.rounding`); ``nearest`` is what most others publish. The loss is the
+likelihood of a text that is made here from a few words with a seed, so that nothing has to be
+sampled or fetched.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ _WORDS = {
 }
 
 
-def versions(folder: Path, lr: float, *, threads: int = 2) -> Iterator[Tensors]:
+def versions(folder: Path, lr: float, rounding: str, *, threads: int = 2) -> Iterator[Tensors]:
     """The base, then what is published after each step, without end."""
     torch.set_num_threads(threads)
     settings = Settings(lr=lr)
@@ -60,6 +62,10 @@ def versions(folder: Path, lr: float, *, threads: int = 2) -> Iterator[Tensors]:
         optimizer.step()
         policy.clear()
         policy.round()
+        if rounding == "nearest":
+            with torch.no_grad():
+                for name, parameter in policy.parameters.items():
+                    parameter.copy_(policy.masters[name].bfloat16())
 
 
 def _answer(tokenizer: Any, chance: random.Random, number: int) -> Answer:

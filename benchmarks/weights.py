@@ -33,13 +33,18 @@ SECTIONS: dict[str, Callable[[int], Any]] = {
 """What gives a section its value, from the repeats of each measurement."""
 
 
-def table(rows: list[dict[str, float]]) -> str:
+def table(rows: list[dict[str, float | str]]) -> str:
     """Rows for people: a line of names, a line for each."""
     lines = ["".join(f"{name:>18}" for name in rows[0])]
     for row in rows:
-        cells = [f"{v:,}" if isinstance(v, int) else f"{v:.4g}" for v in row.values()]
-        lines.append("".join(f"{cell:>18}" for cell in cells))
+        lines.append("".join(f"{_cell(value):>18}" for value in row.values()))
     return "\n".join(lines)
+
+
+def _cell(value: float | str) -> str:
+    if isinstance(value, str):
+        return value
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
 
 
 def main() -> None:
