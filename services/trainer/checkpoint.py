@@ -97,11 +97,14 @@ class Checkpoints:
                 raise SettingsError(f"state_dir: no checkpoints in {folder}: {error}") from error
             metrics.CHECKPOINT_FAILURES.labels(reason).inc()
             _log.error("no room for checkpoints folder=%s: %s", folder, error)
-        for partial in folder.glob(f"{_PARTIAL}*"):
-            # A trainer that has not yet heard that it was fenced may be writing there still.
-            shutil.rmtree(partial, ignore_errors=True)
         # Whichever optimizer it is that is about to move what is being written.
         self._hook = register_optimizer_step_pre_hook(lambda *_: self._freeze())
+
+    def sweep(self) -> None:
+        """Remove what was broken off. Not before a trainer that writes there has been fenced."""
+        for partial in self._folder.glob(f"{_PARTIAL}*"):
+            # A trainer that has not yet heard that it was fenced may be writing there still.
+            shutil.rmtree(partial, ignore_errors=True)
 
     def busy(self) -> bool:
         """Whether the one before is still being written, so that none can begin; that is counted.

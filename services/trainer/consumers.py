@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Places = dict[tuple[str, int], int]
 """Offsets by topic and partition."""
-TOLD = ("assign", "poll", "close")
+TOLD = ("assign", "poll")
 
 
 class Polled(msgspec.Struct, frozen=True):
@@ -67,10 +67,8 @@ class Part:
         """One of :data:`TOLD`, which the first process does meanwhile."""
         if what == "assign":
             self.assign(*given)
-        elif what == "poll":
-            self._ranks.gather([self.poll(*given)])
         else:
-            self.close()
+            self._ranks.gather([self.poll(*given)])
 
 
 class LeadConsumer:
@@ -104,8 +102,9 @@ class LeadConsumer:
         return self._positions[topic, partition]
 
     def close(self) -> None:
-        """Let go, all of them."""
-        self._ranks.tell("close")
+        """Let go of its own part. The others are not told: where this is an end by an error, they
+        may be within a step and would not hear. They close theirs at the next consumer or the end.
+        """
         self._part.close()
 
 

@@ -128,6 +128,8 @@ def follow(ranks: Ranks, folder: Path, settings: Settings, log: Log) -> None:
     part: Part | None = None
     while True:
         what, *given = ranks.heard()
+        if what in ("consumer", "end") and part is not None:
+            part.close()
         if what == "end":
             return
         if what == "begin":

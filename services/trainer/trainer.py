@@ -94,6 +94,7 @@ class Trainer:
         )
         publish_schemas(log, prefix=settings.prefix)
         self._publisher = open_publisher(log, wire, settings)
+        self._checkpoints.sweep()
         self._writer = Writer(log.producer(), wire, prefix=settings.prefix, source="trainer")
         self._press = Press(
             *(self._publisher, self._policy, canary, settings, folder),

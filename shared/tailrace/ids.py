@@ -66,7 +66,8 @@ def claim_session(session: str, tenant: str) -> str:
 
     A bare name gets the tenant; a full id must carry it.
 
-    Raises ForeignTenant for another tenant's id, InvalidRecord for a malformed one.
+    Raises ForeignTenant for another tenant's id, InvalidRecord for a malformed one and for the name
+    of a group of rollouts: what users say is to be watched as theirs.
 
     >>> claim_session("chat-1", "acme")
     'acme:chat-1'
@@ -77,6 +78,8 @@ def claim_session(session: str, tenant: str) -> str:
         raise ForeignTenant(f"session {session!r} is not of tenant {tenant!r}")
     if session_of(session) != session:
         raise InvalidRecord("id", f"{session!r} names more than a session")
+    if is_of_rollouts(session):
+        raise InvalidRecord("id", f"{session!r} is a name for rollouts")
     return session
 
 

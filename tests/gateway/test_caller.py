@@ -8,8 +8,10 @@ from tailrace import ids
 from tailrace.errors import InvalidRecord
 
 
-@pytest.mark.parametrize("named", ["s~01HF7YAT00000", "default:s~01HF7YAT00000", "s!x"])
-def test_an_interaction_is_no_session(named):
+@pytest.mark.parametrize(
+    "named", ["s~01HF7YAT00000", "default:s~01HF7YAT00000", "s!x", "rollouts.0123456789ab.7"]
+)
+def test_an_interaction_or_a_group_of_rollouts_is_no_session(named):
     with pytest.raises(InvalidRecord):
         ids.claim_session(named, "default")
 

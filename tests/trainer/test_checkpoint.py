@@ -223,7 +223,9 @@ def test_no_folder_for_checkpoints_is_a_wrong_setting(tmp_path: Path) -> None:
 def test_one_that_was_fenced_meanwhile_leaves_nothing_half_done(tmp_path: Path) -> None:
     def next_trainer(point: str) -> None:
         if point == "checkpoint_written":
-            Checkpoints(tmp_path / "own", kept=2).close()
+            younger = Checkpoints(tmp_path / "own", kept=2)
+            younger.sweep()
+            younger.close()
 
     before = failed("missing")
     older = Checkpoints(tmp_path / "own", kept=2, crash=next_trainer)

@@ -76,6 +76,8 @@ def reading(log: MemoryLog) -> Iterator[LeadConsumer]:
         part = Part(log.consumer(), second)  # type: ignore[arg-type]
         while (heard := second.heard())[0] in TOLD:
             part.told(*heard)
+        assert heard == ("end",)
+        part.close()
 
     with ThreadPoolExecutor(1) as pool:
         following = pool.submit(follow)

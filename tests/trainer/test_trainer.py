@@ -270,3 +270,16 @@ def test_a_start_that_cannot_work_leaves_the_trainer_that_does_alone(
     mill.put(*(trajectory(n) for n in range(8, 16)))
     assert running.turn(0.0)
     assert mill.versions()[-1].version == 2
+
+
+def test_what_a_working_trainer_is_writing_stays_until_it_is_fenced(
+    mill: Mill, tmp_path: Path
+) -> None:
+    trained(mill, 1)
+    writing = mill.settings.own_dir / ".partial-v00000001-0"
+    writing.mkdir()
+    with pytest.raises(SettingsError, match="key"):
+        mill.trainer(signing_key=tmp_path / "none.key")
+    assert writing.is_dir()
+    mill.trainer()
+    assert not writing.exists()
