@@ -138,8 +138,9 @@ class Saver:
         """Store what was read of a partition, and say so in the manifest."""
         part = manifest.topics[topic.name][number]
         if text:
-            name = f"{topic.name}/{number}/{part.end:020}.zst"
-            size, mark = self._shelf.add(name, b"".join(text))
+            body = b"".join(text)
+            name = f"{topic.name}/{number}/{part.end:020}-{segment.sha256(body)[:8]}.zst"
+            size, mark = self._shelf.add(name, body)
             made = Segment(
                 name=name, start=part.end, end=end, records=len(text), bytes=size, sha256=mark
             )
