@@ -10,8 +10,13 @@ from tailrace import topics
 from tailrace.archive.restoring import Restorer
 from tailrace.archive.saving import Saver
 from tailrace.archive.shelf import Shelf
+from tailrace.audit import read
+from tailrace.deadline import Deadline
+from tailrace.log.base import Position
 from tailrace.log.memory import MemoryLog
-from tailrace.stream import read_all
+from tailrace.stream import Writer, read_all
+from tailrace.wire import Wire
+from tests.audit.history import MODEL, History
 
 
 class Killed(BaseException):
@@ -43,3 +48,41 @@ def test_a_run_writes_over_nothing_of_another(
         Saver(log, "", shelf).run()
     Restorer(log, "back.", shelf).run()
     assert values(log, "back.feedback") == [b"one", b"two"]
+
+
+def publish(past: History, number: int, at: Position) -> None:
+    """The next version, in one transaction as a trainer does: it decides the answer at ``at``."""
+    inside, plain = past.log.producer(transactional_id="trainer"), past.writer
+    past.writer = Writer(inside, Wire())
+    inside.begin()
+    past.decided(at, number)
+    past.step(number, at)
+    past.version(number, number - 1, {0: (at.offset, at.offset + 1, []), 1: (0, 0, [])})
+    inside.commit()
+    past.writer = plain
+
+
+@pytest.mark.parametrize("after", ["model-updates", "feedback", "trajectories", "steps", ""])
+def test_what_a_trainer_publishes_meanwhile_is_there_whole_or_for_the_next_run(
+    after: str, tmp_path: Path
+) -> None:
+    past, shelf = History(), Shelf(str(tmp_path))
+    versions = 0
+
+    def more() -> None:
+        nonlocal versions
+        versions += 1
+        past.joined(past.feedback())
+        publish(past, versions, past.trajectory(0))
+
+    for _ in range(3):
+        more()
+    Saver(past.log, "", shelf, say=lambda line: more() if after in line else None).run()
+    assert versions > 3
+    for number, head in enumerate((3, versions)):
+        Restorer(past.log, f"back{number}.", shelf).run()
+        now = read(past.log, Wire(), model=MODEL, prefix=f"back{number}.", deadline=Deadline())
+        report = now.report()
+        assert (report.problems, report.head) == ([], head)
+        assert report.trajectories.outcomes == {"trained": head}
+        Saver(past.log, "", shelf).run()

@@ -3,6 +3,10 @@
 In: a log, what the manifest says is there. Out: segments, each of them in the manifest as soon as
 it is whole, so a run that is killed is gone on with by the next. Topics in transactions are read
 committed, up to the first open one.
+
+A run ends on one cut, as an audit's reading does (:mod:`tailrace.recount`): releases come first,
+then the manifests that they name, then the ends of everything else are fixed, subjects before their
+receipts, and nothing beyond them is read. So whatever a manifest or a receipt names is there.
 """
 
 from __future__ import annotations
@@ -20,6 +24,16 @@ from tailrace.replaying.plan import found
 from tailrace.topics import Topic, named
 
 _POLL_S = 0.5
+_DECISIONS = (topics.RELEASES, topics.MODEL_UPDATES)
+_SUBJECTS_FIRST = (
+    topics.FEEDBACK,
+    topics.TRAJECTORIES,
+    topics.TICKS,
+    topics.STEPS,
+    topics.RECEIPTS,
+    topics.DEAD_LETTERS,
+)
+_REST = tuple(t for t in topics.TOPICS if t not in (*_DECISIONS, *_SUBJECTS_FIRST))
 
 
 class Kept(msgspec.Struct, kw_only=True):
@@ -66,22 +80,34 @@ class Saver:
             raise BrokenArchive(
                 f"{self._shelf.url} holds prefix {manifest.prefix!r}, not {self._prefix!r}"
             )
-        for topic in topics.TOPICS:
-            name = named(topic, self._prefix)
-            try:
-                low, high = self._log.starts(name), self._log.ends(name)
-            except MissingTopic:
-                continue
-            parts = manifest.topics.setdefault(topic.name, {})
-            for number in sorted(low):
-                if number not in parts:
-                    parts[number] = Partition(start=low[number], end=low[number])
-                self._partition(manifest, topic, number, low[number], high[number])
+        for topic in _DECISIONS:
+            self._topic(manifest, topic, self._ends(topic))
+        cut = {topic.name: self._ends(topic) for topic in (*_SUBJECTS_FIRST, *_REST)}
+        for topic in (*_SUBJECTS_FIRST, *_REST):
+            self._topic(manifest, topic, cut[topic.name])
         self._shelf.keep(manifest)
         for name, parts in manifest.topics.items():
             for number, part in parts.items():
                 self.kept.lost += [f"{name}/{number}/{a}..{b}" for a, b in part.lost]
         return self.kept
+
+    def _ends(self, topic: Topic) -> dict[int, int]:
+        """Of now; none: there is no such topic."""
+        try:
+            return self._log.ends(named(topic, self._prefix))
+        except MissingTopic:
+            return {}
+
+    def _topic(self, manifest: Manifest, topic: Topic, ends: dict[int, int]) -> None:
+        if not ends:
+            return
+        low = self._log.starts(named(topic, self._prefix))
+        parts = manifest.topics.setdefault(topic.name, {})
+        for number, end in sorted(ends.items()):
+            if number not in parts:
+                parts[number] = Partition(start=low[number], end=low[number])
+            # All of it may have expired since its end was fixed.
+            self._partition(manifest, topic, number, low[number], max(end, low[number]))
 
     def _partition(
         self, manifest: Manifest, topic: Topic, number: int, low: int, high: int
@@ -114,6 +140,8 @@ class Saver:
                 if quiet_s >= self._stalled_s:
                     raise LogError(f"{where}: does not reach its end")
                 for record in records:
+                    if record.offset >= high:
+                        break
                     packed = segment.packed(record)
                     if record.offset < part.end:
                         if segment.sha256(packed) != part.last_sha256:
@@ -128,7 +156,8 @@ class Saver:
                     if size >= self._segment_bytes:
                         self._close(manifest, topic, number, text, record.offset + 1)
                         text, size = [], 0
-            self._close(manifest, topic, number, text, max(part.end, consumer.position(*key)))
+            end = min(high, consumer.position(*key))
+            self._close(manifest, topic, number, text, max(part.end, end))
         finally:
             consumer.close()
 
