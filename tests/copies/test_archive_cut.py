@@ -17,6 +17,7 @@ from tailrace.log.memory import MemoryLog
 from tailrace.stream import Writer, read_all
 from tailrace.wire import Wire
 from tests.audit.history import MODEL, History
+from tests.copies.conftest import Command
 
 
 class Killed(BaseException):
@@ -86,3 +87,42 @@ def test_what_a_trainer_publishes_meanwhile_is_there_whole_or_for_the_next_run(
         assert (report.problems, report.head) == ([], head)
         assert report.trajectories.outcomes == {"trained": head}
         Saver(past.log, "", shelf).run()
+
+
+@pytest.mark.parametrize("left", [2, 0])
+def test_what_expired_between_two_runs_is_where_a_restored_partition_begins(
+    left: int, tmp_path: Path, command: Command
+) -> None:
+    log, kept = MemoryLog(), tmp_path / "kept"
+    log.create(topics.TOPICS, session_partitions=1)
+    producer = log.producer()
+    for topic in ("model-chunks", "feedback"):
+        for number in range(3):
+            producer.append(topic, b"%d" % number, partition=0)
+    command(log, "archive", "--to", kept)
+    for number in range(3, 8):
+        producer.append("model-chunks", b"%d" % number, partition=0)
+    log.delete_before("model-chunks", {0: 8 - left})
+    code, said = command(log, "archive", "--to", kept)
+    assert code == 0 and f"model-chunks/0/3..{8 - left}: expired before it was archived" in said
+    code, said = command(log, "restore", "--from", kept, "--to-prefix", "back.")
+    assert code == 0 and f"model-chunks/0 begins at {8 - left}: what came right before" in said
+    assert values(log, "back.model-chunks") == [b"6", b"7"][:left]
+    assert log.starts("back.model-chunks") == {0: 8 - left}
+    assert log.ends("back.model-chunks") == {0: 8}
+    assert values(log, "back.feedback") == [b"0", b"1", b"2"]
+
+
+def test_a_trainer_that_drops_chunks_leaves_a_head_that_is_built(tmp_path: Path) -> None:
+    past, shelf = History(), Shelf(str(tmp_path))
+    publish(past, 1, past.trajectory(0))
+    Saver(past.log, "", shelf).run()
+    publish(past, 2, past.trajectory(0))
+    publish(past, 3, past.trajectory(0))
+    past.version(4, 3, kind="keyframe")
+    past.log.delete_before("model-chunks", {0: 4})
+    was = past.report()
+    assert (was.problems, was.head) == ([], 4)
+    Saver(past.log, "", shelf).run()
+    Restorer(past.log, "back.", shelf).run()
+    assert read(past.log, Wire(), model=MODEL, prefix="back.", deadline=Deadline()).report() == was

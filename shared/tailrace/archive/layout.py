@@ -9,7 +9,8 @@ far the partition is after it. What lay between two records decides:
 - more, of a topic that is read uncommitted: nothing that readers pass over can stand there, so this
   is refused.
 
-What lay before the first record is gone: void records, deleted in the end.
+What lay before the first record is gone: void records, deleted in the end. So is what lay before
+records that expired between two runs of ``archive``: the low watermark of the log was there too.
 """
 
 from __future__ import annotations
@@ -35,18 +36,18 @@ def acts(
     where: str, part: Partition, records: Iterator[Saved], *, transactional: bool
 ) -> Iterator[Act]:
     """What makes a partition. Raises ValueError, naming the place, where nothing does."""
-    if part.lost:
-        start, end = part.lost[0]
-        raise ValueError(
-            f"{where}: offsets {start} to {end} expired before they were archived, and what refers "
-            "to later ones would not find them"
-        )
     before: Saved | None = None
     at = 0
-    for record in records:
+    for record in begun(part, records):
         yield from _gap(where, before, at, record.offset, transactional)
         before, at = record, record.offset + 1
     yield from _gap(where, before, at, part.end, transactional)
+
+
+def begun(part: Partition, records: Iterator[Saved]) -> Iterator[Saved]:
+    """Those records of a partition that come back: from the newest that expired unseen on."""
+    first = part.lost[-1][1] if part.lost else part.start
+    return (record for record in records if record.offset >= first)
 
 
 def _gap(where: str, before: Saved | None, at: int, to: int, transactional: bool) -> Iterator[Act]:

@@ -15,7 +15,7 @@ import time
 import msgspec
 
 from tailrace import topics
-from tailrace.archive.layout import Act, acts
+from tailrace.archive.layout import Act, acts, begun
 from tailrace.archive.segment import Saved
 from tailrace.archive.shelf import BrokenArchive, Manifest, Partition, Shelf
 from tailrace.errors import LogError
@@ -73,6 +73,11 @@ class Restorer:
             where = f"{topic.name}/{number}"
             for _ in acts(where, part, self._shelf.read(part), transactional=topic.transactional):
                 pass
+            if part.lost:
+                self._say(
+                    f"{where} begins at {part.lost[-1][1]}: what came right before expired before "
+                    "it was archived"
+                )
         self._begin(manifest)
         self._schemas(manifest)
         for topic, number, part in _parts(manifest):
@@ -147,7 +152,7 @@ class Restorer:
             if record.key is not None or record.value is not None or record.headers
         )
         count = 0
-        for saved in self._shelf.read(part):
+        for saved in begun(part, self._shelf.read(part)):
             if saved.offset >= to:
                 break
             record = next(there, None)
