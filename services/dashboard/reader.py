@@ -5,11 +5,13 @@
 
 The order of the start makes that what is said of a record comes after it. Nothing is committed and
 no group joined: a restart reads the same stretch again. When the log fails, the picture stands
-still and says so, and reading goes on where it was once the log answers.
+still and says so, and reading goes on where it was once the log answers: with the very record that
+could not be read without it.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable
 import logging
 import threading
@@ -65,6 +67,8 @@ class Reader:
         """What is read next, of every partition that was begun."""
         self._owners: dict[Place, Consumer] = {}
         """Who reads a partition now."""
+        self._rest: deque[LogRecord] = deque()
+        """Polled and not taken yet: the log may fail in the middle, when a schema is asked for."""
         self._learnt_s = self._refreshed_s = float("-inf")
         self._error: str | None = None
         self.caught_up = False
@@ -92,6 +96,7 @@ class Reader:
         loose, committed = self._log.consumer(), self._log.consumer(committed_only=True)
         try:
             self._begin()
+            self._take_rest()
             self._error = None
             self._to_end(committed, _ORIGINS, stop)
             self._to_end(loose, [t for t in READ if not t.transactional], stop)
@@ -173,15 +178,20 @@ class Reader:
             self._maybe_refresh()
 
     def _poll(self, consumer: Consumer, timeout_s: float) -> int:
-        records = consumer.poll(timeout_s, max_records=_MOST)
-        for record in records:
-            self._take(record)
-        metrics.RECORDS.inc(len(records))
-        return len(records)
+        self._rest.extend(consumer.poll(timeout_s, max_records=_MOST))
+        return self._take_rest()
 
-    def _take(self, record: LogRecord) -> None:
-        topic = self._rows[record.topic]
-        self.board.on_record(topic, record, self._event(topic, record))
+    def _take_rest(self) -> int:
+        """How many. Raises LogError; what was not taken is then taken first the next time."""
+        count = len(self._rest)
+        while self._rest:
+            record = self._rest[0]
+            topic = self._rows[record.topic]
+            event = self._event(topic, record)
+            self._rest.popleft()
+            self.board.on_record(topic, record, event)
+        metrics.RECORDS.inc(count)
+        return count
 
     def _event(self, topic: Topic, record: LogRecord) -> Event:
         if topic.record is None:
@@ -191,20 +201,24 @@ class Reader:
                 topic.record, record.value, record.headers, time_ms=record.time_ms
             )
         except UnknownSchema as error:
-            now_s = self._clock()
-            if now_s - self._learnt_s < _LEARN_S:
+            if self._clock() - self._learnt_s < _LEARN_S:
                 return error
-            self._learnt_s = now_s
+            unknown = error
         except InvalidRecord as error:
             return error
+        event: Event
         try:
-            return self._decoder.decode(record)
+            event = self._decoder.decode(record)
+        except MissingTopic:
+            event = unknown  # without the topic of schemas nobody knows it
         except InvalidRecord as error:
-            return error
+            event = error
+        self._learnt_s = self._clock()
+        return event
 
     def _behind(self) -> int:
         """Records that were on the log when it was last asked and are not read."""
-        behind = 0
+        behind = len(self._rest)
         for place, end in self._places.known.ends.items():
             if place in self._positions:
                 behind += max(0, end - self._at(place))

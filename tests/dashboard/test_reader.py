@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from typing import Any
+
+import pytest
 
 from services.dashboard.board import READ, Board
 from services.dashboard.feed import Feed
 from services.dashboard.places import REWARDS, Places
 from services.dashboard.reader import Reader
 from services.dashboard.settings import Settings
-from tailrace import topics
+from tailrace import events, schemas, topics
 from tailrace.errors import LogError
-from tailrace.log.base import Log
-from tailrace.log.memory import MemoryLog
+from tailrace.log.base import Log, LogRecord
+from tailrace.log.memory import MemoryConsumer, MemoryLog
+from tailrace.wire import Wire
 from tests.dashboard.life import Life, picture, reader_of
 from tests.local.until import until
 
@@ -143,6 +147,60 @@ def test_a_broker_that_goes_away_is_said_and_reading_goes_on_after_it() -> None:
         stop.set()
         for thread in threads:
             thread.join()
+
+
+class Leaving(Failing):
+    """A log that goes away as soon as it has given alarms."""
+
+    def consumer(self, *, group: str | None = None, committed_only: bool = False) -> MemoryConsumer:
+        consumer = super().consumer(group=group, committed_only=committed_only)
+        poll = consumer.poll
+
+        def given(timeout_s: float, max_records: int = 500) -> list[LogRecord]:
+            records = poll(timeout_s, max_records)
+            self.away |= any(record.topic == "alarms" for record in records)
+            return records
+
+        consumer.poll = given  # type: ignore[method-assign]
+        return consumer
+
+
+def alarm_of_later() -> tuple[bytes, bytes]:
+    """An alarm by a schema that this distribution does not have, and the schema."""
+    schema = schemas.newest("Alarm")
+    later = {**schema, "fields": [*schema["fields"], {"name": "x", "type": "long", "default": 0}]}
+    body = Wire().encode(events.Alarm(stream="reward", event_time_ms=1))[10:] + b"\x00"
+    return b"\xc3\x01" + schemas.fingerprint(later) + body, json.dumps(later).encode()
+
+
+def test_a_log_that_fails_in_the_middle_of_a_batch_loses_nothing() -> None:
+    log = Leaving()
+    life = Life(log)
+    reader = reader_of(life)
+    value, schema = alarm_of_later()
+    life.producer.append("schemas", schema)
+    life.producer.append("alarms", value)
+    for _ in range(3):
+        life.writer.write(topics.ALARMS, events.Alarm(stream="length", event_time_ms=1))
+    for _ in range(2):
+        with pytest.raises(LogError):
+            reader.catch_up()
+    log.away = False
+    reader.catch_up()
+    found = picture(reader)
+    assert rows(found)["alarms"]["records"] == found["alarms"]["fired"] == 4
+    assert rows(found)["alarms"]["unreadable"] == 0 and found["traffic"]["behind"] == 0
+
+
+def test_without_the_topic_of_schemas_what_nobody_knows_is_unreadable() -> None:
+    log = MemoryLog()
+    log.create([topic for topic in topics.TOPICS if topic is not topics.SCHEMAS])
+    log.producer().append("alarms", alarm_of_later()[0])
+    board, now_ms = Board(Settings()), lambda: 10**12
+    places = Places(log, READ, prefix="", every_s=1.0, graders=board.graders, now_ms=now_ms)
+    reader = Reader(Settings(), log, board, Feed(), places, now_ms=now_ms)
+    reader.catch_up()
+    assert rows(picture(reader))["alarms"]["unreadable"] == 1
 
 
 def test_rewards_is_as_far_behind_as_its_group(log: Log, prefix: str) -> None:
