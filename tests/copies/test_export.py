@@ -178,6 +178,18 @@ def test_pairs_come_of_preferences_edits_and_groups(tmp_path: Path, form: str) -
     assert less["rows"] == 2
 
 
+def test_groups_of_one_name_meet_in_their_session_alone(tmp_path: Path) -> None:
+    answers = Answers()
+    rewards = iter((0.9, 0.7, 0.3, 0.1))
+    for turn in (answers.turn("acme"), answers.turn(), answers.turn(session="other")):
+        answers.add(turn, text=f"{turn}.", group_id="g", reward=next(rewards))
+    assert export(answers, tmp_path / "none", "dpo")["rows"] == 0
+    answers.add(text="Worse.", group_id="g", reward=next(rewards))
+    export(answers, tmp_path / "set", "dpo")
+    (row,) = rows(tmp_path / "set")
+    assert row["reward_difference"] == pytest.approx(0.6)
+
+
 def test_what_breaks_off_leaves_nothing(tmp_path: Path) -> None:
     answers = Answers()
     answers.add()

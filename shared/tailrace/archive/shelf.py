@@ -2,8 +2,8 @@
 
 The manifest is written in turn as ``manifest-a`` and ``manifest-b``, each behind its own sha256: a
 writer that dies in between leaves the other one, so at any time the newest that is whole says what
-there is. A segment's name says where it begins and what is in it, so nobody writes over what another
-run stored. Segments that no manifest names are nobody's.
+there is. A segment's name says where it begins and what is in it, so no run writes over what
+another stored. Segments that no manifest names are nobody's.
 """
 
 from __future__ import annotations

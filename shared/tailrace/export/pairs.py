@@ -48,10 +48,13 @@ class Pairs:
 
     def see(self, one: Trajectory) -> None:
         """A trajectory that the choice takes, in log order: a later revision replaces it."""
+        group = one.interaction_id
+        if one.group_id is not None:  # of its session, as trainers take it
+            group = f"{ids.session_of(one.interaction_id)} {one.group_id}"
         self._seen[ids.answer(one.interaction_id, one.choice)] = Seen(
             one.trajectory_id,
             one.reward,
-            one.group_id or one.interaction_id,
+            group,
             tuple(one.preferred_over),
             bool(one.content and one.content.demonstration is not None),
         )
