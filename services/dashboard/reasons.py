@@ -1,7 +1,7 @@
 """``/api/why``: what :mod:`tailrace.why` says of an id, on a thread, within a time.
 
 A reading cannot be broken off; so many at once are read, and who waits longer than the time-out is
-told so while the reading ends by itself.
+told so while the reading ends by itself. Who had no turn by then is not read for at all.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 import json
+import logging
 from pathlib import Path
 import threading
 from typing import Any
@@ -22,6 +23,7 @@ from tailrace import ids, why
 from tailrace.errors import InvalidRecord, LogError, SettingsError
 from tailrace.log.base import Log
 
+_log = logging.getLogger(__name__)
 Spell = Callable[[list[int]], list[str]]
 
 
@@ -62,49 +64,56 @@ class Reasons:
     async def of(self, subject: str) -> bytes:
         """The answer as JSON. Raises ApiError."""
         check(subject)
-        task = asyncio.create_task(self._read(subject))
-        task.add_done_callback(lambda t: t.cancelled() or t.exception())
+        limit_s = self._settings.why_timeout_s
         try:
-            return await asyncio.wait_for(asyncio.shield(task), self._settings.why_timeout_s)
+            async with asyncio.timeout(limit_s):
+                await self._turns.acquire()
+                # The reading alone goes on without who asked, and keeps its turn until it ends.
+                return await asyncio.shield(self._begin(subject))
         except TimeoutError:
-            limit_s = self._settings.why_timeout_s
             raise ApiError(504, f"{subject} was not read in {limit_s:g} s") from None
 
-    async def _read(self, subject: str) -> bytes:
-        async with self._turns:
-            loop = asyncio.get_running_loop()
-            done: asyncio.Future[bytes] = loop.create_future()
+    def _begin(self, subject: str) -> asyncio.Future[bytes]:
+        """A reading of its own, which gives its turn back."""
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[bytes] = loop.create_future()
+        done.add_done_callback(lambda d: d.cancelled() or d.exception())
 
-            def tell(found: bytes | None, error: ApiError | None) -> None:
-                if done.cancelled():
-                    return
-                if error is not None:
-                    done.set_exception(error)
-                else:
-                    done.set_result(found or b"")
+        def tell(found: bytes | None, error: ApiError | None) -> None:
+            self._turns.release()
+            if done.cancelled():
+                return
+            if error is not None:
+                done.set_exception(error)
+            else:
+                done.set_result(found or b"")
 
-            def work() -> None:
-                found, failed = None, None
-                try:
-                    found = self._gather(subject)
-                except ApiError as error:
-                    failed = error
-                except Exception as error:  # whatever it is, who asked must hear of it
-                    failed = ApiError(500, f"{type(error).__name__}: {error}")
-                try:
-                    loop.call_soon_threadsafe(tell, found, failed)
-                except RuntimeError:
-                    pass  # the server has ended
+        def work() -> None:
+            found, failed = None, None
+            try:
+                found = self._gather(subject)
+            except ApiError as error:
+                failed = error
+            except Exception:  # whatever it is, who asked must hear of it
+                _log.exception("why failed")
+                failed = ApiError(500, "internal error")
+            try:
+                loop.call_soon_threadsafe(tell, found, failed)
+            except RuntimeError:
+                pass  # the server has ended
 
-            # Not of a pool: the process must be able to end while somebody reads.
-            threading.Thread(target=work, name="why", daemon=True).start()
-            return await done
+        # Not of a pool: the process must be able to end while somebody reads.
+        threading.Thread(target=work, name="why", daemon=True).start()
+        return done
 
     def _gather(self, subject: str) -> bytes:
         try:
             found = why.gather(self._log, self._settings, subject, spell=self._spell)
         except LogError as error:
             raise ApiError(503, str(error)) from None
+        except SettingsError:
+            _log.exception("why failed")
+            raise ApiError(500, "a setting of the dashboard is wrong; its log says which") from None
         except ValueError as error:
             raise ApiError(404, str(error)) from None
         document: Any = msgspec.to_builtins(found)
