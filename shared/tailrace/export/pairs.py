@@ -50,7 +50,7 @@ class Pairs:
         """A trajectory that the choice takes, in log order: a later revision replaces it."""
         group = one.interaction_id
         if one.group_id is not None:  # of its session, as trainers take it
-            group = f"{ids.session_of(one.interaction_id)} {one.group_id}"
+            group = f"{one.interaction_id.rpartition('~')[0]} {one.group_id}"
         self._seen[ids.answer(one.interaction_id, one.choice)] = Seen(
             one.trajectory_id,
             one.reward,
