@@ -10,10 +10,10 @@ import pytest
 from services.rewards.emission import Send
 from services.rewards.spec import Spec
 from services.rewards.terms import Metric
-from tailrace import events, topics
+from tailrace import events, ids, topics
 from tailrace.compare import estimate
 from tailrace.log.memory import MemoryLog
-from tailrace.stream import Writer
+from tailrace.stream import Decoder, Writer, read_all
 from tailrace.wire import Wire
 from tests.copies.conftest import Command
 from tests.copies.past import lay, replayed, rewarded
@@ -120,6 +120,34 @@ def test_versions_alarms_and_what_the_trainer_did(past: MemoryLog, command: Comm
     assert found["trajectories"]["changes"] == {"trained -> stale": 1}
     code, said = command(past, "compare", "", "none.")
     assert code == 1 and "there is no prefix 'none.': none.trajectories is not there" in said
+
+
+def test_of_a_time_the_trajectories_that_began_then_count(
+    past: MemoryLog, command: Command
+) -> None:
+    decoder = Decoder(past, Wire())
+    found = [decoder.decode(record) for record in read_all(past, "trajectories")]
+    made = {t.trajectory_id: t for t in found if isinstance(t, events.Trajectory)}
+    for prefix, outcome in (("", "trained"), ("same.", "stale")):
+        writer = Writer(past.producer(), Wire(), prefix=prefix)
+        for name in (*made, "unknown"):
+            receipt = events.Receipt(
+                subject_id=name,
+                stage="trainer",
+                model="m",
+                event_time_ms=1,
+                outcome=outcome,
+                version=1,
+            )
+            writer.write(topics.RECEIPTS, receipt, key="k", partition=0)
+    words = ("compare", "", "same.", "--model", "m", "--json")
+    whole = command(past, *words)["trajectories"]
+    assert whole["changes"] == {"trained -> stale": len(made) + 1}
+    since, until = START_MS + 2000, START_MS + 4000
+    part = command(past, *words, "--since", since, "--until", until)["trajectories"]
+    within = [t for t in made.values() if since <= ids.turn_time_ms(t.interaction_id) < until]
+    assert 0 < len(within) < len(made) and part["records"] == [len(within)] * 2
+    assert part["changes"] == {"trained -> stale": len(within)}
 
 
 def test_intervals_are_those_of_the_books() -> None:

@@ -33,6 +33,9 @@ class Account:
 
     def __init__(self, since_ms: int | None = None, until_ms: int | None = None) -> None:
         self._since_ms, self._until_ms = since_ms, until_ms
+        bounded = since_ms is not None or until_ms is not None
+        self._counted: set[str] | None = set() if bounded else None
+        """Ids of the trajectories of those interactions; None: all count."""
         self.answers: dict[str, Answer] = {}
         """By ``<interaction>/<choice>``."""
         self._feedback: dict[str, dict[tuple[int, int], str]] = {}
@@ -46,9 +49,12 @@ class Account:
         self.steps = 0
 
     def take(self, record: Struct, model: str) -> None:
-        """One record of :data:`READ`."""
+        """One record of :data:`READ`, in that order: by a trajectory it is known whether what a
+        trainer says of it counts."""
         match record:
             case Trajectory() if self._within(record.interaction_id):
+                if self._counted is not None:
+                    self._counted.add(record.trajectory_id)
                 name = ids.answer(record.interaction_id, record.choice)
                 known = self.answers.get(name)
                 if known is None or known.revision < record.revision:
@@ -62,6 +68,8 @@ class Account:
                 place = (record.source.partition, record.source.offset)
                 self._feedback.setdefault(record.subject_id, {})[place] = record.outcome
             case Receipt(stage="trainer") if record.model in (None, model):
+                if self._counted is not None and record.subject_id not in self._counted:
+                    return
                 version = -1 if record.version is None else record.version
                 if version >= self._trained.get(record.subject_id, (-1, ""))[0]:
                     self._trained[record.subject_id] = (version, record.outcome)
