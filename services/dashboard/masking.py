@@ -7,12 +7,19 @@ pseudonyms, numbers and tags stay. Called where ``mask_content`` is set.
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
-_PERSONAL = ("content", "messages", "message", "demonstration", "text")
+_PERSONAL = ("content", "messages", "message", "demonstration", "text", "category")
 """Members that hold texts or tokens: of records, and of what is said of them."""
-_LETTER = ("tailrace-detail",)
-"""Headers that may quote a record."""
+_HEADERS = (
+    *("tailrace-reason", "tailrace-source", "tailrace-time-ms", "tailrace-truncated"),
+    *("tailrace-key", "ce_specversion", "ce_type", "ce_source", "ce_id", "ce_subject", "ce_time"),
+    *("content-type", "traceparent"),
+)
+"""Those that say where a record is from. Any other may hold anything, or quote the record."""
+_NUMBERS_CHARS = 40
+"""A longer sampling parameter is no number."""
 
 
 def masked(document: Any) -> Any:
@@ -27,8 +34,12 @@ def masked(document: Any) -> Any:
         return document
     found: dict[str, Any] = {}
     for name, value in document.items():
-        if name in _PERSONAL or name in _LETTER:
+        if name in _PERSONAL:
             found[name] = None
+        elif name == "sampling" and isinstance(value, dict):
+            found[name] = {n: v if _is_number(v) else None for n, v in value.items()}
+        elif name == "headers" and isinstance(value, dict):
+            found[name] = {n: v if n in _HEADERS else None for n, v in value.items()}
         elif name == "invalid" and isinstance(value, dict):
             found[name] = {"reason": value.get("reason"), "detail": None}
         elif name == "tokens" and isinstance(value, list):
@@ -38,6 +49,16 @@ def masked(document: Any) -> Any:
         else:
             found[name] = masked(value)
     return found
+
+
+def _is_number(text: Any) -> bool:
+    """Whether a sampling parameter, a JSON text, says a number or a switch; stop words, schemas
+    and lists of tokens are what people wrote."""
+    try:
+        value = json.loads(text) if len(text) < _NUMBERS_CHARS else text
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return value is None or isinstance(value, (bool, int, float))
 
 
 def cut(document: Any, chars: int) -> tuple[Any, bool]:

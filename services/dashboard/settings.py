@@ -28,7 +28,8 @@ class Settings(Common, frozen=True, kw_only=True):
     """Folder with the model's tokenizer.json: *Why* then shows tokens as text. None: as numbers."""
     mask_content: bool = False
     """Whether what people wrote and were answered is left out everywhere: messages, comments,
-    tokens. Ids, pseudonyms, numbers and tags stay."""
+    categories, tokens, sampling parameters that are texts (stop words, schemas). Ids, pseudonyms,
+    numbers and tags stay."""
     history_s: float = 3600.0
     """How far back the session topics are read at the start."""
     history_records: int = 200_000

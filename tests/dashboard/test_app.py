@@ -10,6 +10,7 @@ import time
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
 from services.dashboard import entrance
@@ -18,7 +19,9 @@ from services.dashboard.server import Server
 from services.dashboard.settings import Settings
 from services.dashboard.system import Alarm, Alarms
 from services.local.ports import free_port
+from tailrace import events, topics
 from tailrace.errors import LogError, SettingsError
+from tailrace.stream import read_all
 from tests.dashboard.life import Life
 from tests.local.until import until
 
@@ -221,14 +224,31 @@ def test_what_it_says_of_itself(running: Running) -> None:
 
 def test_masked_content_is_nowhere() -> None:
     life = Life()
-    turn = life.learn(1.0, 1, text="my secret", user="u1")
+    written = dict.fromkeys(("stop", "bad_words", "response_format"), '["secret"]')
+    sampling = written | {"temperature": "0.5", "stop_token_ids": "[1]"}
+    turn = life.learn(1.0, 1, text="my secret", user="u1", sampling=sampling)
+    said = events.Feedback(
+        feedback_id=f"{turn}!the-category",
+        interaction_id=turn,
+        event_time_ms=life.now_ms,
+        kind="category",
+        category="secret",
+    )
+    life.writer.write(topics.FEEDBACK, said)
+    life.reward(turn, 1.0, sampling=sampling)
+    (record,) = [r for r in read_all(life.log, "feedback") if b"!the-category" in (r.value or b"")]
+    foreign = msgspec.structs.replace(record, headers={"note": b"my secret"})
+    life.writer.bury(foreign, "undecodable", "my secret").result()
     running = Running(life, mask_content=True)
     try:
         texts = [running.http.get(f"/api/why/{turn}").text, running.http.get("/api/search").text]
-        for topic in ("prompts", "outputs", "feedback", "trajectories"):
-            texts.append(str(running.events(f"/api/tail?topic={topic}", 1)))
+        counts = {"prompts": 1, "outputs": 1, "feedback": 2, "trajectories": 2}
+        for topic, count in (counts | {"receipts": 2, "dead-letters": 1}).items():
+            texts.append(str(running.events(f"/api/tail?topic={topic}", count)))
         texts.append(running.http.get("/api/now").text)
         assert not [text for text in texts if "secret" in text or "a comment" in text]
+        assert '"temperature":"0.5"' in texts[0] and "'stop_token_ids': None" in texts[2]
+        assert "undecodable" in texts[7]
         assert "u1" in texts[1] and running.http.get("/api/about").json()["masked"]
         assert running.http.get("/api/search?q=secret").json()["found"] == []
     finally:
