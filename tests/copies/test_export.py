@@ -178,6 +178,19 @@ def test_pairs_come_of_preferences_edits_and_groups(tmp_path: Path, form: str) -
     assert less["rows"] == 2
 
 
+def test_bounds_of_rewards_are_those_of_the_chosen_answer(tmp_path: Path) -> None:
+    answers = Answers()
+    answers.add(edit="It is Paris.", reward=-1.0)
+    for group, best in (("low", 0.4), ("high", 0.9)):
+        for number, reward in enumerate((best, -0.5)):
+            answers.add(text=f"{number}.", group_id=group, reward=reward)
+    export(answers, tmp_path / "set", "dpo", Choice(min_reward=0.5))
+    assert {row["by"]: row["reward_difference"] for row in rows(tmp_path / "set")} == {
+        "demonstration": None,
+        "reward": pytest.approx(1.4),
+    }
+
+
 def test_groups_of_one_name_meet_in_their_session_alone(tmp_path: Path) -> None:
     answers = Answers()
     rewards = iter((0.9, 0.7, 0.3, 0.1))
