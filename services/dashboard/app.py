@@ -55,7 +55,8 @@ class Dashboard:
     """All routes and the threads behind them. ``now_ms``: wall clock."""
 
     def __init__(self, settings: Settings, log: Log, *, now_ms: Callable[[], int]) -> None:
-        """Raises SettingsError for a ``model_dir`` without a tokenizer."""
+        """Raises SettingsError for a ``model_dir`` without a tokenizer or a trusted key file that is
+        none."""
         self.settings = settings
         self.feed = Feed()
         self.board = Board(settings)

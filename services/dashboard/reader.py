@@ -25,10 +25,11 @@ from services.dashboard.settings import Settings
 from services.dashboard.system import Account, Lags
 from services.dashboard.tailing import Event
 from tailrace import topics
-from tailrace.errors import InvalidRecord, LogError, MissingTopic, UnknownSchema
+from tailrace.errors import InvalidRecord, LogError, MissingTopic, UnknownSchema, UpdateRefused
 from tailrace.log.base import Consumer, Log, LogRecord
 from tailrace.stream import Decoder
 from tailrace.topics import Topic, named
+from tailrace.weights.trust import Trust
 from tailrace.wire import Wire
 
 _log = logging.getLogger(__name__)
@@ -57,11 +58,13 @@ class Reader:
         now_ms: Callable[[], int],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """Raises SettingsError for a trusted key file that is none."""
         self._settings, self._log, self._places = settings, log, places
         self.board, self.feed = board, feed
         self._now_ms, self._clock = now_ms, clock
         self._wire = Wire(settings.registry)
         self._decoder = Decoder(log, self._wire, prefix=settings.prefix)
+        self._trust = Trust(settings.trusted_keys) if settings.trusted_keys else None
         self._rows = {named(topic, settings.prefix): topic for topic in READ}
         self._positions: dict[Place, int] = {}
         """What is read next, of every partition that was begun."""
@@ -196,6 +199,12 @@ class Reader:
     def _event(self, topic: Topic, record: LogRecord) -> Event:
         if topic.record is None:
             return None
+        if topic is topics.MODEL_UPDATES and self._trust is not None:
+            try:
+                self._trust.check(record.value, record.headers)
+            except UpdateRefused as error:
+                self.board.drops[f"manifest that no trusted key signed: {error.reason}"] += 1
+                return InvalidRecord(error.reason, error.detail)
         try:
             return self._wire.decode(
                 topic.record, record.value, record.headers, time_ms=record.time_ms

@@ -171,7 +171,8 @@ class TopicFlow(Section, kw_only=True):
     per_s: float = 0.0
     """Of the last ten seconds, a second."""
     unreadable: int = 0
-    """Records that could not be decoded: foreign bytes, or a schema that nobody published."""
+    """Records that could not be decoded: foreign bytes, or a schema that nobody published; and,
+    with the setting trusted_keys, manifests that none of them signed."""
     time_ms: int | None = None
     """Append time of the newest."""
     missing: bool = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 import threading
 import time
 from typing import Any
@@ -15,11 +16,12 @@ from services.dashboard.places import REWARDS, Places
 from services.dashboard.reader import Reader
 from services.dashboard.settings import Settings
 from tailrace import events, schemas, topics
-from tailrace.errors import LogError
+from tailrace.errors import LogError, SettingsError
 from tailrace.log.base import Log, LogRecord
 from tailrace.log.memory import MemoryConsumer, MemoryLog
+from tailrace.weights.trust import Signer, new_key
 from tailrace.wire import Wire
-from tests.dashboard.life import Life, picture, reader_of
+from tests.dashboard.life import MODEL, Life, picture, reader_of
 from tests.local.until import until
 
 
@@ -201,6 +203,27 @@ def test_without_the_topic_of_schemas_what_nobody_knows_is_unreadable() -> None:
     reader = Reader(Settings(), log, board, Feed(), places, now_ms=now_ms)
     reader.catch_up()
     assert rows(picture(reader))["alarms"]["unreadable"] == 1
+
+
+def test_a_manifest_that_no_trusted_key_signed_is_none(tmp_path: Path) -> None:
+    life = Life()
+    for name in ("ours", "theirs"):
+        new_key(tmp_path / name)
+    for number, name in ((1, "ours"), (2, "theirs")):
+        update = events.ModelUpdate(
+            model=MODEL, version=number, created_ms=life.now_ms, digest="d", kind="keyframe"
+        )
+        value = Wire().encode(update)
+        headers = Signer(tmp_path / name).headers(value)
+        life.producer.append("model-updates", value, key=MODEL.encode(), headers=headers)
+    found = picture(reader_of(life, trusted_keys=(tmp_path / "ours.pub",)))
+    assert (found["versions"]["published"], found["versions"]["head"]) == (1, 1)
+    drops = {row["reason"]: row["count"] for row in found["traffic"]["drops"]}
+    refused = "manifest that no trusted key signed"
+    assert drops == {f"{refused}: unsigned": 1, f"{refused}: unknown_key": 1}
+    assert rows(found)["model-updates"]["unreadable"] == 2
+    with pytest.raises(SettingsError):
+        reader_of(life, trusted_keys=(tmp_path / "none",))
 
 
 def test_rewards_is_as_far_behind_as_its_group(log: Log, prefix: str) -> None:

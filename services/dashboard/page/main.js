@@ -64,6 +64,7 @@ function go() {
 }
 
 function press(event) {
+  if (event.altKey || event.ctrlKey || event.metaKey) return;
   const at = NAMES.findIndex((name) => tabs[name] === event.target);
   const to = {
     ArrowRight: (at + 1) % NAMES.length,

@@ -21,7 +21,7 @@ export function chip(version) {
   return make('a', { class: `chip ${colour(version)}`, href: toVersion(version) }, text);
 }
 
-/** Tokens {text, version, logprob, id} as text in colours. */
+/** Tokens {text, version, logprob, id} as text in colours; masked ones as dots. */
 export function coloured(tokens) {
   const shown = tokens.slice(0, SHOWN);
   const parts = shown.map((token) =>
@@ -32,7 +32,7 @@ export function coloured(tokens) {
         'data-name': spelled(token),
         'data-say': told(token),
       },
-      token.ends ? '\u00a0' : (token.text ?? `[${token.id}]`),
+      token.ends ? '\u00a0' : (token.text ?? (token.id === null ? '\u2022' : `[${token.id}]`)),
     ),
   );
   const rest = tokens.length - shown.length;
@@ -62,7 +62,7 @@ export function spanned(tokens, spans) {
   return tokens.map((token, index) => ({ ...token, version: versions[index] }));
 }
 
-const spelled = ({ text, id }) => (text?.trim() ? `\u201c${text.trim()}\u201d` : `token ${id ?? ''}`);
+const spelled = ({ text, id }) => (text?.trim() ? `\u201c${text.trim()}\u201d` : id === null ? 'token' : `token ${id ?? ''}`);
 
 function told({ version, logprob, id }) {
   const lines = [version === null || version === undefined ? 'version unknown' : `sampled by version ${version}`];

@@ -63,6 +63,7 @@ export class Plot {
   }
 
   press(event) {
+    if (event.altKey || event.ctrlKey || event.metaKey) return;
     const last = this.length() - 1;
     if (last < 0) return;
     const from = this.cursor ?? last + (event.key === 'ArrowRight' ? 0 : 1);

@@ -10,7 +10,7 @@ const FIRST = ['outcome', 'state', 'stage', 'metric', 'kind', 'reward', 'version
 export class Row {
   constructor(record) {
     this.record = record;
-    const wrong = record.invalid ? `${plain(record.invalid.reason)}: ${record.invalid.detail}` : null;
+    const wrong = record.invalid && refusal(record.invalid);
     this.details = make(
       'details',
       {},
@@ -39,6 +39,11 @@ export class Row {
       ),
     );
   }
+}
+
+/** Why a record cannot be read; a page that masks has no detail. */
+function refusal({ reason, detail }) {
+  return detail === null ? plain(reason) : `${plain(reason)}: ${detail}`;
 }
 
 /** The record in one line: what tells most first. */

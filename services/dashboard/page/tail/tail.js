@@ -13,6 +13,7 @@ export class Tail {
   constructor(host) {
     this.cursor = null;
     this.paused = false;
+    this.visits = 0;
     this.waiting = [];
     this.rows = [];
     this.places = new Set();
@@ -46,12 +47,16 @@ export class Tail {
   }
 
   async enter({ path, query }) {
+    this.visits += 1;
+    const visit = this.visits;
     if (!this.topic.options.length) {
       try {
         const { topics } = await ask('api/about');
+        // Whoever left meanwhile, or went on to another topic, is not followed.
+        if (visit !== this.visits) return;
         replace(this.topic, topics.map((name) => make('option', { value: name }, name)));
       } catch (error) {
-        write(this.status, error.message);
+        if (visit === this.visits) write(this.status, error.message);
         return;
       }
     }
@@ -74,6 +79,7 @@ export class Tail {
   }
 
   leave() {
+    this.visits += 1;
     this.close();
   }
 
@@ -112,6 +118,7 @@ export class Tail {
   }
 
   stop() {
+    if (!this.shown) return;
     this.paused = !this.paused;
     this.open();
   }

@@ -1,7 +1,7 @@
 // One answer in the chat: its text as it comes, its tokens by version, and what a person says of it.
 
 import { ask } from '../ask.js';
-import { make, replace, said, write } from '../dom.js';
+import { make, mark, replace, said, write } from '../dom.js';
 import { toInteraction } from '../route.js';
 import { chip, coloured, legend, spanned } from '../tokens.js';
 import { count } from '../words.js';
@@ -17,6 +17,8 @@ export class Answer {
     this.tokens = [];
     this.decoder = new TextDecoder();
     this.thumb = null;
+    this.voting = false;
+    this.stopped = false;
     this.fates = [];
     this.words = make('div', { class: 'words' });
     this.meta = make('div', { class: 'meta' });
@@ -115,16 +117,26 @@ export class Answer {
     );
   }
 
-  vote(value) {
-    const before = this.thumb;
-    if (before?.value === value) return;
-    const more = before?.id ? { replaces: before.id } : {};
-    this.thumb = { value };
-    this.up.setAttribute('aria-pressed', String(value));
-    this.down.setAttribute('aria-pressed', String(!value));
-    this.send({ metric_name: 'thumbs', value, ...more }, value ? 'good' : 'bad', (id) => {
-      this.thumb.id = id;
-    });
+  /** One thumb at a time: the next must know which one it replaces. */
+  async vote(value) {
+    if (this.voting || this.thumb?.value === value) return;
+    const more = this.thumb ? { replaces: this.thumb.id } : {};
+    this.voting = true;
+    this.pressed(value);
+    const document = { metric_name: 'thumbs', value, ...more };
+    const id = await this.send(document, value ? 'good' : 'bad');
+    if (id !== null) this.thumb = { value, id };
+    this.voting = false;
+    this.pressed(this.thumb?.value);
+  }
+
+  /** Show which thumb holds, if any, and whether another can be given. */
+  pressed(value) {
+    for (const [button, says] of [[this.up, true], [this.down, false]]) {
+      mark(button, 'aria-pressed', String(value === says));
+      // A button that is really disabled would lose the focus.
+      mark(button, 'aria-disabled', this.voting && 'true');
+    }
   }
 
   write(kind) {
@@ -159,22 +171,26 @@ export class Answer {
     area.focus();
   }
 
-  async send(document, words, given = () => {}) {
+  /** The id of what was said; null where it could not be, which is shown. */
+  async send(document, words) {
     const wait = make('p', { class: 'quiet' }, `${words}: sending`);
     this.ways.append(wait);
     try {
       const id = await this.gateway.feedback({ inference_id: this.id, ...document });
-      given(id);
+      if (this.stopped) return id;
       const fate = new Fate(this.gateway, id, words, this.trained);
       this.fates.push(fate);
       wait.replaceWith(fate.box);
+      return id;
     } catch (error) {
       wait.className = 'wrong';
       write(wait, `${words}: ${error.message}`);
+      return null;
     }
   }
 
   stop() {
+    this.stopped = true;
     for (const fate of this.fates) fate.stop();
   }
 }

@@ -47,6 +47,7 @@ export class Fate {
     this.id = feedbackId;
     this.trained = trained;
     this.began_ms = Date.now();
+    this.stopped = false;
     this.way = make('ol', { class: 'stations', 'aria-live': 'polite' });
     this.box = make('div', { class: 'fate', 'data-feedback': feedbackId }, make('b', {}, said), this.way);
     this.words = '';
@@ -55,15 +56,20 @@ export class Fate {
   }
 
   async ask() {
-    let wait_ms = Date.now() - this.began_ms < 120_000 ? QUICK_MS : SLOW_MS;
+    const since_ms = Date.now() - this.began_ms;
+    let wait_ms = since_ms < 120_000 ? QUICK_MS : SLOW_MS;
     try {
       const known = await this.gateway.fate(this.id);
+      if (this.stopped) return;
       const way = stations(known);
       this.show(way);
       if (known?.trained_version != null) this.trained(known.trained_version);
-      if (settled(way) || Date.now() - this.began_ms > PATIENCE_MS) return;
+      if (settled(way) || since_ms > PATIENCE_MS) return;
     } catch (error) {
-      this.show([{ name: 'sent', state: 'done' }, { name: error.message, state: 'now' }]);
+      if (this.stopped) return;
+      const state = since_ms > PATIENCE_MS ? 'ended' : 'now';
+      this.show([{ name: 'sent', state: 'done' }, { name: error.message, state }]);
+      if (state === 'ended') return;
       wait_ms = SLOW_MS / 3;
     }
     this.timer = setTimeout(() => this.ask(), wait_ms);
@@ -83,6 +89,7 @@ export class Fate {
   }
 
   stop() {
+    this.stopped = true;
     clearTimeout(this.timer);
   }
 }

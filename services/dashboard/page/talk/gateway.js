@@ -9,9 +9,9 @@ export class Refused extends Error {
 }
 
 export class Gateway {
-  /** `url`: its base, or null. `key`: an API key, kept in memory alone. */
+  /** `url`: its base, with or without /v1, or null. `key`: an API key, kept in memory alone. */
   constructor(url) {
-    this.url = url?.replace(/\/$/, '') ?? null;
+    this.url = url?.replace(/(\/v1)?\/*$/, '') ?? null;
     this.key = '';
   }
 

@@ -7,7 +7,8 @@ import { bytes, count, millis, moment, number, plain } from '../words.js';
 import { BASES, facts, figures, grid, message, serving, where } from './parts.js';
 
 export class Chain {
-  constructor(turn) {
+  /** `masked`: texts and tokens are left out of `turn`. */
+  constructor(turn, masked) {
     const title = make(
       'header',
       { class: 'head' },
@@ -26,9 +27,9 @@ export class Chain {
       make(
         'ol',
         { class: 'rail' },
-        link('Asked', asked(turn.asked), turn.asked !== null),
-        link('Answered', turn.answers.map(answered), turn.answers.length > 0),
-        link('Said', heard(turn), turn.feedback.length > 0),
+        link('Asked', asked(turn.asked, masked), turn.asked !== null),
+        link('Answered', turn.answers.map((one) => answered(one, masked)), turn.answers.length > 0),
+        link('Said', heard(turn, masked), turn.feedback.length > 0),
         link('Rewarded', rewarded(turn), turn.revisions.length > 0),
         link('Trained', trained(turn), turn.decisions.some(({ trained: step }) => step)),
         link('Weights', weights(turn), turn.decisions.some(({ into }) => into)),
@@ -49,12 +50,12 @@ function link(name, content, there) {
 
 const quiet = (text) => make('p', { class: 'quiet' }, text);
 
-function asked(one) {
+function asked(one, masked) {
   if (!one) return quiet('The prompt is not on the log (any more).');
   const messages = Array.isArray(one.messages) ? one.messages : [one.messages];
   const consent = { true: 'yes', false: 'no' }[String(one.learn)] ?? 'nobody said, which counts as no';
   return [
-    messages.map(message),
+    messages.map((given) => message(given, masked)),
     facts([
       ['session', one.session],
       ['user', one.user],
@@ -64,28 +65,28 @@ function asked(one) {
       ['group', one.group],
       ['channel', one.channel],
       ['prompt', count(one.tokens, 'token')],
-      ...Object.entries(one.sampling).map(([name, value]) => [plain(name), said(value, 200)]),
+      ...Object.entries(one.sampling).map(([name, value]) => [plain(name), value && said(value, 200)]),
       ...Object.entries(one.tags).map(([name, value]) => [`tag ${name}`, said(value, 200)]),
     ]),
     where(one.where),
   ];
 }
 
-function answered(one) {
+function answered(one, masked) {
   const known = one.tokens.filter(({ logprob }) => logprob !== null);
   const mean = known.reduce((sum, { logprob }) => sum + logprob, 0) / (known.length || 1);
   const spelled = one.tokens.length > 0 && one.tokens.every(({ text }) => text !== null);
   return make(
     'div',
     { class: 'reply' },
-    spelled ? coloured(one.tokens) : message(one.message),
+    spelled ? coloured(one.tokens) : message(one.message, masked),
     legend(one.tokens),
     spelled || !one.tokens.length
       ? null
       : make(
           'details',
           {},
-          make('summary', {}, `${count(one.tokens.length, 'token')} by number`),
+          make('summary', {}, `${count(one.tokens.length, 'token')} by ${masked ? 'version' : 'number'}`),
           coloured(one.tokens),
         ),
     one.error ? make('p', { class: 'wrong' }, `failed: ${one.error}`) : null,
@@ -103,23 +104,24 @@ function answered(one) {
 }
 
 /** What a feedback said, whichever of its fields holds it. */
-export function value(record) {
+export function value(record, masked) {
   if (record.action === 'retract') return ['takes back ', make('code', {}, record.replaces ?? '')];
   if (record.boolean !== null) return record.boolean ? 'yes' : 'no';
   if (record.number !== null) return number(record.number);
   if (record.category !== null) return said(record.category, 300);
   if (record.preferred_over !== null) return `better than ${record.preferred_over}`;
+  if (!record.content && masked) return make('span', { class: 'quiet' }, 'left out');
   return said(record.content?.text ?? '', 1000);
 }
 
-function heard(turn) {
+function heard(turn, masked) {
   if (!turn.feedback.length) return quiet('Nobody said anything.');
   const rows = turn.feedback.map(({ partition, offset, time_ms, record, fate }) => {
     const who = record.grader ?? record.user ?? record.source;
     const ours = record.feedback_id === turn.feedback_id;
     return [
       make('span', { class: ours ? 'ours' : null }, record.metric ?? record.kind ?? ''),
-      value(record),
+      value(record, masked),
       record.interaction_id === null ? `the session, by ${who}` : who,
       fate ? outcome(fate.outcome, fate.reason) : outcome(null),
       `${moment(time_ms)}, ${partition}:${offset}`,

@@ -54,10 +54,11 @@ export function grid(label, head, rows) {
   );
 }
 
-/** A chat message, or a plain text, of whatever shape. */
-export function message(given) {
+/** A chat message, or a plain text, of whatever shape. `masked`: the page leaves them out. */
+export function message(given, masked) {
   if (given === null || given === undefined) {
-    return make('p', { class: 'quiet' }, 'The record has no content.');
+    const words = masked ? 'This page leaves out what people wrote and were answered.' : 'The record has no content.';
+    return make('p', { class: 'quiet' }, words);
   }
   if (typeof given === 'string') return make('div', { class: 'message' }, said(given));
   const { role, content, ...rest } = given;

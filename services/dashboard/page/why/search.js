@@ -50,12 +50,13 @@ export class Search {
     return `${count(found.length, 'interaction')}, newest first${more ? '; there are more' : ''}.${back}`;
   }
 
-  results({ found }) {
-    return make('ul', { class: 'results' }, found.map(result));
+  /** `masked`: the page leaves out what people wrote. */
+  results({ found }, masked) {
+    return make('ul', { class: 'results' }, found.map((one) => result(one, masked)));
   }
 }
 
-function result(one) {
+function result(one, masked) {
   const facts = [
     ago(one.time_ms),
     one.session_id,
@@ -72,7 +73,7 @@ function result(one) {
     'li',
     {},
     make('a', { href: toInteraction(one.interaction_id) }, cut(one.asked) || one.interaction_id),
-    make('p', {}, cut(one.answered) || make('span', { class: 'quiet' }, 'no content')),
+    make('p', {}, cut(one.answered) || make('span', { class: 'quiet' }, masked ? 'its content is left out' : 'no content')),
     make(
       'p',
       { class: 'quiet' },

@@ -3,17 +3,32 @@
 
 import { ask } from '../ask.js';
 import { make, replace, write } from '../dom.js';
-import { address, toInteraction, toVersion } from '../route.js';
+import { address, read, toInteraction, toVersion } from '../route.js';
 import { Chain } from './chain.js';
 import { Search } from './search.js';
 import { Weights } from './weights.js';
 
 export class Why {
   constructor(host) {
-    this.search = new Search((query) => (location.hash = address('why', [], query)));
+    this.search = new Search((query) => this.go(address('why', [], query)));
     this.status = make('p', { class: 'quiet status', role: 'status' });
     this.found = make('div', { class: 'found' });
     host.append(make('h2', { class: 'away' }, 'Why'), this.search.form, this.status, this.found);
+    this.shown = null;
+  }
+
+  /** Search; what is searched for once more is read once more. */
+  go(hash) {
+    if (hash !== location.hash) location.hash = hash;
+    else {
+      this.shown = null;
+      this.enter(read(hash));
+    }
+  }
+
+  /** What is there when one comes back is read again: the log went on. */
+  leave() {
+    this.abort?.abort();
     this.shown = null;
   }
 
@@ -37,7 +52,7 @@ export class Why {
       if (id) await this.one(id, signal);
       else await this.list(query, signal);
     } catch (error) {
-      if (error.name === 'AbortError') return;
+      if (signal.aborted) return;
       replace(this.found);
       write(this.status, error.message);
       this.shown = null;
@@ -45,17 +60,23 @@ export class Why {
   }
 
   async one(id, signal) {
-    const known = await ask(`api/why/${encodeURIComponent(id)}`, { signal });
+    const [known, { masked }] = await Promise.all([
+      ask(`api/why/${encodeURIComponent(id)}`, { signal }),
+      ask('api/about', { signal }),
+    ]);
     if (signal.aborted) return;
     write(this.status, '');
-    const view = known.kind === 'version' ? new Weights(known) : new Chain(known);
+    const view = known.kind === 'version' ? new Weights(known) : new Chain(known, masked);
     replace(this.found, view.box);
   }
 
   async list(query, signal) {
-    const known = await ask('api/search', { signal, query: { ...query, limit: 50 } });
+    const [known, { masked }] = await Promise.all([
+      ask('api/search', { signal, query: { ...query, limit: 50 } }),
+      ask('api/about', { signal }),
+    ]);
     if (signal.aborted) return;
-    replace(this.found, this.search.results(known));
+    replace(this.found, this.search.results(known, masked));
     write(this.status, this.search.words(known));
   }
 }
@@ -64,5 +85,6 @@ export class Why {
 function goesTo(text) {
   if (!text) return null;
   if (/^\d{1,9}$/.test(text)) return toVersion(text);
-  return /^[^\s]*~[^\s]+$/.test(text) ? toInteraction(text) : null;
+  // <session>~<turn>, and of feedback <interaction or session>!<token>.
+  return /^[^\s:]+:\S*[~!]\S+$/.test(text) ? toInteraction(text) : null;
 }
