@@ -126,3 +126,14 @@ def test_a_trainer_that_drops_chunks_leaves_a_head_that_is_built(tmp_path: Path)
     Saver(past.log, "", shelf).run()
     Restorer(past.log, "back.", shelf).run()
     assert read(past.log, Wire(), model=MODEL, prefix="back.", deadline=Deadline()).report() == was
+
+
+def test_keyframes_in_a_store_are_said_not_to_be_in_it(tmp_path: Path, command: Command) -> None:
+    past = History()
+    past.version(1, 0, kind="keyframe", chunks=None, uri="s3://weights/1")
+    past.version(2, 1)
+    past.writer.producer.append("model-updates", b"nonsense", key=b"m")
+    code, said = command(past.log, "archive", "--to", tmp_path)
+    assert code == 0 and "1 new manifests name keyframes in a store" in said
+    code, said = command(past.log, "archive", "--to", tmp_path)
+    assert code == 0 and "keyframes in a store" not in said

@@ -44,7 +44,8 @@ def _archive(arguments: argparse.Namespace, common: Common, log: Log) -> int:
     from tailrace.archive.saving import Saver
     from tailrace.archive.shelf import Shelf
 
-    kept = Saver(log, common.prefix, Shelf(arguments.to), say=_say).run()
+    shelf = Shelf(arguments.to)
+    kept = Saver(log, common.prefix, shelf, registry=common.registry, say=_say).run()
     if arguments.json:
         print(msgspec.json.encode(kept).decode())
         return 0
@@ -52,6 +53,12 @@ def _archive(arguments: argparse.Namespace, common: Common, log: Log) -> int:
         print(f"{place}: a transaction is open, the rest is for the next run", file=sys.stderr)
     for place in kept.lost:
         print(f"{place}: expired before it was archived", file=sys.stderr)
+    if kept.elsewhere:
+        print(
+            f"{kept.elsewhere} new manifests name keyframes in a store of their own: those are not "
+            "in the archive, keep that store too",
+            file=sys.stderr,
+        )
     print(f"{kept.records} records, {kept.bytes} bytes in {kept.segments} segments, verified")
     return 0
 

@@ -18,10 +18,13 @@ import msgspec
 from tailrace import topics
 from tailrace.archive import segment
 from tailrace.archive.shelf import BrokenArchive, Manifest, Partition, Segment, Shelf
-from tailrace.errors import LogError, MissingTopic
-from tailrace.log.base import Log
+from tailrace.errors import InvalidRecord, LogError, MissingTopic
+from tailrace.events import ModelUpdate
+from tailrace.log.base import Log, LogRecord
 from tailrace.replaying.plan import found
+from tailrace.stream import Decoder
 from tailrace.topics import Topic, named
+from tailrace.wire import Wire
 
 _POLL_S = 0.5
 _DECISIONS = (topics.RELEASES, topics.MODEL_UPDATES)
@@ -48,6 +51,8 @@ class Kept(msgspec.Struct, kw_only=True):
     """Partitions (``receipts/0``) that end at a transaction which was open."""
     lost: list[str] = []
     """Places (``feedback/0/120..180``) that expired before they were archived, ever."""
+    elsewhere: int = 0
+    """New manifests whose weights are at a ``uri``: those are not in the archive."""
 
 
 class Saver:
@@ -62,11 +67,13 @@ class Saver:
         segment_bytes: int = segment.SEGMENT_BYTES,
         stalled_s: float = 60.0,
         open_s: float = 5.0,
+        registry: str | None = None,
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
         self._log, self._prefix, self._shelf = log, prefix, shelf
         self._segment_bytes, self._say = segment_bytes, say
         self._stalled_s, self._open_s = stalled_s, open_s
+        self._decoder = Decoder(log, Wire(registry), prefix=prefix)
         self.kept = Kept()
 
     def run(self) -> Kept:
@@ -150,6 +157,7 @@ class Saver:
                                 "another log"
                             )
                         continue
+                    self.kept.elsewhere += topic is topics.MODEL_UPDATES and self._away(record)
                     text.append(packed)
                     size += len(packed)
                     part.last = record.offset
@@ -160,6 +168,14 @@ class Saver:
             self._close(manifest, topic, number, text, max(part.end, end))
         finally:
             consumer.close()
+
+    def _away(self, record: LogRecord) -> bool:
+        """Whether a manifest names a place that is no topic."""
+        try:
+            update = self._decoder.decode(record)
+        except (InvalidRecord, MissingTopic):
+            return False
+        return isinstance(update, ModelUpdate) and update.uri is not None
 
     def _close(
         self, manifest: Manifest, topic: Topic, number: int, text: list[bytes], end: int
