@@ -1,10 +1,12 @@
-"""A memory that forgets the oldest beyond a bound, and counts it."""
+"""A memory that forgets the oldest beyond a bound, and counts it; names that are not too many."""
 
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from typing import Generic, TypeVar
 
+_NAME_CHARS = 60
+OTHER = "other"
 K = TypeVar("K")
 V = TypeVar("V")
 
@@ -36,3 +38,25 @@ class Memory(OrderedDict[K, V], Generic[K, V]):
             return None
         self._drops[self._reason] += 1
         return self.popitem(last=False)
+
+
+class Names:
+    """The first ``limit`` names that are asked for, each no longer than is shown; every other one is
+    ``other``. For what anybody may have written.
+
+    >>> names = Names(2)
+    >>> [names.of(name) for name in ("a", "b", "c", "a")]
+    ['a', 'b', 'other', 'a']
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._known: set[str] = set()
+
+    def of(self, name: str) -> str:
+        """The name to count under."""
+        name = name[:_NAME_CHARS]
+        if name not in self._known and len(self._known) >= self._limit:
+            return OTHER
+        self._known.add(name)
+        return name

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping
 
-from services.dashboard.bounded import Memory
+from services.dashboard.bounded import Memory, Names
 from services.dashboard.system import Line
 from tailrace.deadline import Deadline
 from tailrace.events import ModelUpdate
@@ -21,6 +21,8 @@ Place = tuple[int, int]
 Ends = Mapping[int, tuple[int, frozenset[int]]]
 """By partition: where a version's range ends, and what it holds back below that."""
 _MANIFESTS = 100
+_OUTCOMES = 20
+"""That are counted apart."""
 
 
 class Tally:
@@ -35,6 +37,7 @@ class Tally:
         self.forgotten = 0
         self.open: dict[Place, int] = {}
         """Append time of each record without an outcome."""
+        self._names = Names(_OUTCOMES)
         self._limit = limit
         self._starts: dict[int, int] = {}
         self._next: dict[int, int] = {}
@@ -66,6 +69,7 @@ class Tally:
     def outcome(self, place: Place, outcome: str, version: int | None = None) -> None:
         """What became of a record. Twice is once."""
         partition, offset = place
+        outcome = self._names.of(outcome)
         if offset < self._starts.get(partition, 0):
             self.before += 1
         elif offset >= self._next.get(partition, 0):

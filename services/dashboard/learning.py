@@ -139,8 +139,8 @@ class Version(Section, kw_only=True):
     objectives: dict[str, int] = {}
     """Those by the objective that they were trained with."""
     sources: dict[str, int] = {}
-    """Those by who spoke of them: user, grader, implicit, several, or verifier where no feedback
-    did; unknown where the dashboard has not read the trajectory."""
+    """Those by who spoke of them: user, grader, implicit, other, several, or verifier where no
+    feedback did; unknown where the dashboard has not read the trajectory."""
     engines: list[Applied] = []
     """What each engine did with it."""
     serving: list[str] = []

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from services.dashboard.bounded import Memory
+from services.dashboard.bounded import OTHER, Memory, Names
 from services.dashboard.intervals import rounded
 from services.dashboard.learning import Applied, StepPoint, Training, Version, Versions
 from services.dashboard.settings import Settings
@@ -31,6 +31,9 @@ from tailrace.weights.lineage import Lineage, label_only
 
 _ENGINES = 32
 """Engines that are listed for one version."""
+_OBJECTIVES = 20
+"""That are counted apart."""
+_SOURCES = ("user", "grader", "implicit")
 _FIGURES = {
     "reward": "reward",
     "ess": "ess",
@@ -65,6 +68,7 @@ class Timeline:
     def __init__(self, settings: Settings, drops: Counter[str]) -> None:
         self.dirty = self.stepped = True
         self._model = settings.model
+        self._objectives = Names(_OBJECTIVES)
         self._shown, self._kept = settings.versions_shown, settings.versions_known
         self._drops = drops
         self._lineage = Lineage()
@@ -136,7 +140,7 @@ class Timeline:
 
     def feedback(self, event: Feedback) -> None:
         """Who spoke."""
-        self._sources.put(event.feedback_id, event.source)
+        self._sources.put(event.feedback_id, event.source if event.source in _SOURCES else OTHER)
 
     def step(self, event: Step) -> None:
         """A ledger entry."""
@@ -151,7 +155,7 @@ class Timeline:
             self._made.put(event.version, made)
         made.steps += 1
         for one in event.inputs:
-            made.objectives[one.objective or "unknown"] += 1
+            made.objectives[self._objectives.of(one.objective or "unknown")] += 1
             said = self._said.get(one.trajectory_id)
             found = (None,) if said is None else map(self._sources.get, said)
             made.sources[source_of(found)] += 1

@@ -9,7 +9,7 @@ from services.dashboard.intervals import student, wilson
 from services.dashboard.picture import FIELDS, SECTIONS
 from services.dashboard.settings import Settings
 from tailrace import events, topics
-from tests.dashboard.life import Life, picture, reader_of
+from tests.dashboard.life import MODEL, Life, picture, reader_of
 
 
 def test_every_figure_says_what_it_means() -> None:
@@ -45,6 +45,33 @@ def test_one_answer_goes_all_the_way() -> None:
     }
     assert [row["name"] for row in found["processes"]["writers"]] == ["gateway"]
     assert found["traffic"]["caught_up"] and found["traffic"]["behind"] == 0
+
+
+def test_names_that_anybody_may_write_are_not_too_many() -> None:
+    life = Life()
+    inputs = {}
+    for number in range(30):
+        turn = life.ask()
+        said, vote = life.say(turn, source=f"source {number}")
+        life.receipt(vote, said, f"outcome {number}")
+        name, at = life.reward(turn, 1.0, [said])
+        inputs[name] = at
+    life.step(1, inputs)
+    for number in range(30):
+        some = [events.StepInput(trajectory_id="t", objective="o" * 1000 + str(number))]
+        some.append(events.StepInput(trajectory_id="t", objective=f"objective {number}"))
+        step = events.Step(
+            model=MODEL, step=2, version=1, event_time_ms=life.now_ms, inputs=some, figures={}
+        )
+        life.writer.write(topics.STEPS, step)
+    life.version(1, 0)
+    found = picture(reader_of(life))
+    made = found["versions"]["timeline"][1]
+    assert made["sources"] == {"other": 30, "unknown": 60}
+    assert sum(made["objectives"].values()) == 90 and len(made["objectives"]) <= 21
+    outcomes = found["account"]["lines"][1]["outcomes"]
+    assert sum(outcomes.values()) == 30 and outcomes["other"] == 10
+    assert found["account"]["balanced"] and max(map(len, made["objectives"])) <= 60
 
 
 def test_a_correction_takes_the_place_of_what_it_corrects() -> None:
