@@ -82,7 +82,8 @@ class Board:
         self._slow_ms = 0
         self._answered: int | None = None
         """Offset on control of the newest order that a release answers."""
-        self._graders: set[str] = set()
+        self._graders: dict[str, None] = {}
+        """The one heard last at the end."""
 
     def begin(self, topic: Topic, partition: int, offset: int) -> None:
         """Reading of a partition begins here."""
@@ -120,8 +121,8 @@ class Board:
                 self.recent.output(event, time_ms)
             case Feedback():
                 self._timeline.feedback(event)
-                if event.source == "grader" and event.grader and len(self._graders) < _GRADERS:
-                    self._graders.add(event.grader)
+                if event.source == "grader" and event.grader:
+                    self._grader(event.grader)
                 self.recent.feedback(event, time_ms)
             case Trajectory():
                 self._trajectory(event, place, time_ms)
@@ -145,6 +146,13 @@ class Board:
                 self._alarms.alarm(event, time_ms)
             case Tick():
                 self._deadline.tick(event.partition, event.event_time_ms)
+
+    def _grader(self, name: str) -> None:
+        self._graders.pop(name, None)
+        self._graders[name] = None
+        if len(self._graders) > _GRADERS:
+            del self._graders[next(iter(self._graders))]
+            self.drops["grader beyond those that are asked after"] += 1
 
     def _began(self, time_ms: int) -> None:
         self._since_ms = time_ms if self._since_ms is None else min(self._since_ms, time_ms)
@@ -193,7 +201,7 @@ class Board:
         parts: list[tuple[str, bool, Callable[[], Section]]] = [
             ("reward", self._satisfaction.dirty, self._satisfaction.section),
             ("latency", self._delay.dirty, self._delay.section),
-            ("versions", self._timeline.dirty or slow, self._timeline.section),
+            ("versions", self._timeline.dirty or slow, lambda: self._timeline.section(now_ms)),
             ("engines", True, lambda: self._fleet.section(now_ms)),
             ("account", True, lambda: self._account(now_ms)),
             ("training", self._timeline.stepped, self._timeline.training),

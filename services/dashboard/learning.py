@@ -144,7 +144,7 @@ class Version(Section, kw_only=True):
     engines: list[Applied] = []
     """What each engine did with it."""
     serving: list[str] = []
-    """Engines that serve it now, by their last ack."""
+    """Engines that serve it now, by their last ack; those that were heard in the last hour."""
     withdrawn: bool = False
     """Rolled back, or made from what was: neither trained on nor served."""
     sampled: int = 0

@@ -30,7 +30,9 @@ from tailrace.events import (
 from tailrace.weights.lineage import Lineage, label_only
 
 _ENGINES = 32
-"""Engines that are listed for one version."""
+"""Engines that are listed, of one version and of all: those that were heard last."""
+_HOUR_MS = 3_600_000
+"""An engine that was not heard for so long serves nothing any more."""
 _OBJECTIVES = 20
 """That are counted apart."""
 _SOURCES = ("user", "grader", "implicit")
@@ -84,7 +86,10 @@ class Timeline:
         self._sampled: Memory[int, int] = Memory(
             room, drops, "answers of an older version forgotten"
         )
-        self._serving: dict[str, int] = {}
+        self._serving: Memory[str, tuple[int, int]] = Memory(
+            _ENGINES, drops, "engine beyond those that are listed"
+        )
+        """Version and when it said so last, by engine, the one heard last at the end."""
         self.behind: dict[str, int] = {}
         """By engine: versions after the one that it serves, when the section was made last."""
         self._points: deque[StepPoint] = deque(maxlen=settings.steps_shown)
@@ -174,19 +179,20 @@ class Timeline:
         if event.model not in (None, self._model):
             return
         if event.state in ("applied", "serving"):
-            if event.engine not in self._serving and len(self._serving) >= _ENGINES:
-                self._drops["engine beyond those that are listed"] += 1
-                return
-            self.dirty |= self._serving.get(event.engine) != event.version
-            self._serving[event.engine] = event.version
+            before = self._serving.get(event.engine)
+            self.dirty |= before is None or before[0] != event.version
+            self._serving.put(event.engine, (event.version, time_ms))
         engines = self._applied.get(event.version)
         if engines is None:
             engines = {}
             self._applied.put(event.version, engines)
         known = engines.get(event.engine)
         # It repeats twice a minute what it serves; what it did with the version it says once.
-        if known is None and len(engines) < _ENGINES or known and event.state != "serving":
+        if known is None or event.state != "serving":
             self.dirty = True
+            if known is None and len(engines) >= _ENGINES:
+                del engines[min(engines, key=lambda name: engines[name].time_ms)]
+                self._drops["engine beyond those that are listed for a version"] += 1
             engines[event.engine] = Applied(
                 engine=event.engine,
                 state=event.state,
@@ -206,8 +212,8 @@ class Timeline:
             else:
                 self._drops["answer of a version that is not known"] += 1
 
-    def section(self) -> Versions:
-        """The timeline as it is now."""
+    def section(self, now_ms: int) -> Versions:
+        """The timeline as it is now; ``now_ms`` by the dashboard's clock."""
         self.dirty = False
         lineage = self._lineage
         served, trained = lineage.served(self._newest), lineage.served(self._followed)
@@ -215,9 +221,13 @@ class Timeline:
         known = lineage.updates | lineage.adapters
         shown = sorted(known)[-self._shown :]
         line = [update.version for update in lineage.line(self._newest)]
+        serving = {
+            engine: version
+            for engine, (version, time_ms) in sorted(self._serving.items())
+            if now_ms - time_ms <= _HOUR_MS
+        }
         self.behind = {
-            engine: sum(version < v for v in line)
-            for engine, version in sorted(self._serving.items())
+            engine: sum(version < v for v in line) for engine, version in serving.items()
         }
         standing = [v for v in lineage.updates if v not in withdrawn]
         return Versions(
@@ -227,7 +237,7 @@ class Timeline:
             trained=None if trained is None else trained.version,
             release=versions.release_in_words(self._newest),
             timeline=[
-                self._row(known[version], self._base(known[version]) in withdrawn)
+                self._row(known[version], self._base(known[version]) in withdrawn, serving)
                 for version in shown
             ],
         )
@@ -235,7 +245,7 @@ class Timeline:
     def _base(self, update: ModelUpdate) -> int | None:
         return update.base_version if update.kind == "adapter" else update.version
 
-    def _row(self, update: ModelUpdate, withdrawn: bool) -> Version:
+    def _row(self, update: ModelUpdate, withdrawn: bool, serving: dict[str, int]) -> Version:
         version = update.version
         made = self._made.get(version) or _Made()
         label = label_only(update) and update.bytes is None
@@ -250,7 +260,7 @@ class Timeline:
             objectives=dict(sorted(made.objectives.items())),
             sources=dict(sorted(made.sources.items())),
             engines=list(self._applied.get(version, {}).values()),
-            serving=sorted(e for e, v in self._serving.items() if v == version),
+            serving=[engine for engine, v in serving.items() if v == version],
             withdrawn=withdrawn,
             sampled=self._sampled.get(version, 0),
             figures={

@@ -90,8 +90,8 @@ class Writers:
         writer = self._writers.get(name)
         if writer is None:
             if len(self._writers) >= _WRITERS:
+                del self._writers[min(self._writers, key=lambda n: self._writers[n].time_ms)]
                 self._drops["writer beyond those that are listed"] += 1
-                return
             writer = self._writers[name] = _Writer(record.time_ms, topic)
         writer.records += 1
         if record.time_ms >= writer.time_ms:

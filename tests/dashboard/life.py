@@ -76,7 +76,9 @@ class Life:
         )
         self.writer.write(topics.OUTPUTS, record).result()
 
-    def say(self, turn: str, up: bool = True, source: str = "user") -> tuple[str, Position]:
+    def say(
+        self, turn: str, up: bool = True, source: str = "user", grader: str | None = None
+    ) -> tuple[str, Position]:
         """A vote: its id and where it lies."""
         feedback = ids.new_feedback(turn)
         record = events.Feedback(
@@ -87,6 +89,7 @@ class Life:
             metric="thumbs",
             boolean=up,
             source=source,
+            grader=grader,
             content=events.FeedbackContent(text="a comment"),
         )
         return feedback, self.writer.write(topics.FEEDBACK, record).result()

@@ -9,6 +9,8 @@ from services.dashboard.intervals import student, wilson
 from services.dashboard.picture import FIELDS, SECTIONS
 from services.dashboard.settings import Settings
 from tailrace import events, topics
+from tailrace.stream import Writer
+from tailrace.wire import Wire
 from tests.dashboard.life import MODEL, Life, picture, reader_of
 
 
@@ -126,6 +128,31 @@ def test_an_engine_that_is_silent_may_be_gone() -> None:
     life.ack(0, "serving")
     (engine,) = picture(reader_of(life))["engines"]["engines"]
     assert not engine["stale"] and engine["state"] == "serving"
+
+
+def test_many_that_are_gone_do_not_hide_those_that_are_here() -> None:
+    life = Life()
+    for number in range(50):
+        life.now_ms += 1
+        life.ack(0, engine=f"old {number}")
+        writer = Writer(life.producer, Wire(), source=f"old {number}")
+        alarm = events.Alarm(stream="s", event_time_ms=1)
+        writer.write(topics.ALARMS, alarm)
+        life.say(life.ask(), source="grader", grader=f"old {number}")
+    reader = reader_of(life)
+    life.now_ms += 3_600_001
+    life.ack(0, engine="new")
+    Writer(life.producer, Wire(), source="new").write(topics.ALARMS, alarm)
+    life.say(life.ask(), source="grader", grader="new")
+    reader.catch_up()
+    found = picture(reader)
+    (version,) = found["versions"]["timeline"]
+    assert version["serving"] == ["new"] and len(version["engines"]) == 32
+    assert version["engines"][-1]["engine"] == "new"
+    assert [row["consumer"] for row in found["lag"]["consumers"]] == ["new"]
+    assert {"new", "gateway"} <= {row["name"] for row in found["processes"]["writers"]}
+    assert len(found["processes"]["writers"]) == 40
+    assert "new" in reader.board.graders() and len(reader.board.graders()) == 20
 
 
 def test_searching() -> None:
