@@ -50,8 +50,6 @@ READ = tuple(topic for topic in topics.TOPICS if topic is not topics.MODEL_CHUNK
 """All but raw weights, whose manifests say what they are."""
 _GRACE_MS = 30_000
 """How long after a manifest its receipts may still come: they are of one transaction."""
-_GIVEN_UP_MS = 7_200_000
-"""An answer that waits longer has no prompt: rewards gives it up (``orphan_s``) without a word."""
 _GRADERS = 20
 """Graders whose groups are asked after."""
 _SLOW_MS = 5_000
@@ -75,7 +73,9 @@ class Board:
         self._answers = Answers(*bounds)
         self._feedback = Tally("feedback", *bounds)
         self._decisions = Decisions("trajectories", *bounds)
-        self._deadline = Deadline()
+        self._deadline = Deadline(ticked_s=settings.decide_within_s)
+        self._given_up_ms = round(settings.decide_within_s * 1000)
+        """An answer that waits longer has no prompt: rewards gives it up without a word."""
         self._prefix, self._model = settings.prefix, settings.model
         self._since_ms: int | None = None
         self._newest_ms: int | None = None
@@ -195,7 +195,7 @@ class Board:
         slow = now_ms - self._slow_ms >= _SLOW_MS
         if slow:
             self._slow_ms = now_ms
-            self._answers.expire((self._newest_ms or 0) - _GIVEN_UP_MS)
+            self._answers.expire((self._newest_ms or 0) - self._given_up_ms)
         if self._timeline.dirty:
             self._decisions.withdraw(self._timeline.withdrawn())
         parts: list[tuple[str, bool, Callable[[], Section]]] = [

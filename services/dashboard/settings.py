@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tailrace.deadline import TICKED_S
 from tailrace.settings import Common
 
 
@@ -55,6 +56,11 @@ class Settings(Common, frozen=True, kw_only=True):
     """Newest optimizer steps in the curves."""
     alarms_shown: int = 100
     """Newest alarms in the list."""
+    decide_within_s: float = TICKED_S
+    """How long feedback may wait for its receipt by the clock of rewards, and an answer for its
+    trajectory, before the conservation table calls the one missing and the other given up, seconds.
+    More than the reward spec's longest ``wait_s`` and its ``orphan_s`` together; as ``tailrace audit
+    --decide-within``."""
     remembered: int = 50_000
     """Feedback, trajectories and decided records that are remembered, of each kind, to join what is
     said of them later."""

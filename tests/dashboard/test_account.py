@@ -177,6 +177,13 @@ def test_feedback_that_rewards_passed_by_is_missing() -> None:
     life.writer.write(topics.TICKS, tick, partition=at.partition)
     found = account(fed(life, random.Random(0)), life.now_ms)
     assert line(found, "feedback")["missing"] == 1
+    turn = life.ask()
+    life.answer(turn)
+    life.now_ms += 8_000_000
+    life.answer(life.ask(session="default:t"))
+    patient = fed(life, random.Random(0), decide_within_s=20_000.0)
+    assert account(patient, life.now_ms).balanced
+    assert line(account(patient, life.now_ms), "answers")["in_flight"] == 2
 
 
 def test_answers_are_in_flight_until_a_trajectory_holds_them() -> None:
