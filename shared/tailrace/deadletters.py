@@ -120,12 +120,16 @@ def _found(log: Log, prefix: str, since: str | None, reason: str | None) -> Iter
 def replay(log: Log, letters: Iterable[LogRecord], *, prefix: str = "") -> int:
     """Append dead letters again to the topics they came from; how many.
 
-    A replayed record gets new coordinates; the old ones keep their outcome. A letter that was cut
-    is left, and said to be: the rest of it is where it came from. Raises LogError.
+    A replayed record gets new coordinates; the old ones keep their outcome. In a copy of another
+    prefix it keeps the time at which it was appended first, while the record it came from is there.
+    A letter that was cut is left, and said to be: the rest of it is where it came from. Raises
+    LogError.
     """
+    from tailrace.replaying.plan import found
     from tailrace.topics import TOPICS, named
 
     known = {named(topic, prefix) for topic in TOPICS}
+    copy = found(log, prefix)[0] is not None
     producer = log.producer()
     brought_back = 0
     try:
@@ -139,12 +143,31 @@ def replay(log: Log, letters: Iterable[LogRecord], *, prefix: str = "") -> int:
                 print(f"left: offset {record.offset} was cut, see {source}", file=sys.stderr)
                 continue
             headers = {k: v for k, v in record.headers.items() if k not in _OWN_HEADERS}
+            if copy:
+                headers |= _first_appended(log, source)
             producer.append(name, record.value, key=record.key, headers=headers)
             brought_back += 1
         producer.flush()
     finally:
         producer.close()
     return brought_back
+
+
+def _first_appended(log: Log, source: str) -> dict[str, bytes]:
+    """The header of the original time, which a letter's own has the place of. None of a record that
+    has expired."""
+    from tailrace.replaying.plan import TIME
+    from tailrace.seek import records_at
+
+    topic, partition, offset = source.rsplit("/", 2)
+    try:
+        spot = (topic, int(partition), int(offset))
+    except ValueError:
+        return {}
+    record = records_at(log, [spot]).get(spot)
+    if record is None or record.offset != spot[2] or TIME not in record.headers:
+        return {}
+    return {TIME: record.headers[TIME]}
 
 
 def _letter(record: LogRecord) -> dict[str, Any]:
