@@ -80,6 +80,8 @@ class Board:
         self._since_ms: int | None = None
         self._newest_ms: int | None = None
         self._slow_ms = 0
+        self._moved = False
+        """Whether manifests or releases came since it was looked at who is rolled back."""
         self._answered: int | None = None
         """Offset on control of the newest order that a release answers."""
         self._graders: dict[str, None] = {}
@@ -131,16 +133,20 @@ class Board:
             case Step():
                 self._timeline.step(event)
             case ModelUpdate():
-                if self._timeline.update(event, time_ms) and event.kind != "adapter":
-                    self._decisions.published(event, time_ms)
+                if self._timeline.update(event, time_ms):
+                    self._moved = True
+                    if event.kind != "adapter":
+                        self._decisions.published(event, time_ms)
             case Release():
                 self._timeline.release(event)
+                self._moved = True
                 if event.model == self._model and event.command is not None:
                     self._answered = max(self._answered or 0, event.command.offset)
             case ModelAck():
                 self._fleet.ack(event, time_ms)
                 self._timeline.ack(event, time_ms)
                 if event.model in (None, self._model):
+                    self._withdraw()
                     self._delay.ack(event, time_ms)
             case Alarm():
                 self._alarms.alarm(event, time_ms)
@@ -171,9 +177,20 @@ class Board:
         if event.stage == "rewards":
             self._feedback.outcome(place, event.outcome)
         elif event.model in (None, self._model):
+            self._withdraw()
             self._decisions.outcome(place, event.outcome, event.version)
+        else:
+            return
         self._delay.receipt(event, time_ms)
         self.recent.receipt(event)
+
+    def _withdraw(self) -> None:
+        """Versions that are rolled back decide nothing and serve nobody."""
+        if self._moved:
+            self._moved = False
+            withdrawn = self._timeline.withdrawn()
+            self._decisions.withdraw(withdrawn)
+            self._delay.withdraw(withdrawn)
 
     def _letter(self, record: LogRecord) -> None:
         """A dead letter is the outcome of what could not be read."""
@@ -196,8 +213,7 @@ class Board:
         if slow:
             self._slow_ms = now_ms
             self._answers.expire((self._newest_ms or 0) - self._given_up_ms)
-        if self._timeline.dirty:
-            self._decisions.withdraw(self._timeline.withdrawn())
+        self._withdraw()
         parts: list[tuple[str, bool, Callable[[], Section]]] = [
             ("reward", self._satisfaction.dirty, self._satisfaction.section),
             ("latency", self._delay.dirty, self._delay.section),

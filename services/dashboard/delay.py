@@ -1,15 +1,16 @@
 """From a feedback record to an engine that serves what was made of it. Pure.
 
 feedback (append) -> rewards' receipt, which names trajectories -> trainer's receipt, which names
-the version -> the first ack of that version or a later one. Fed with records in any order, all
-times are append times. A feedback that went into several trajectories counts once, with the first
-of them that is served.
+the version -> the first ack of that version or a later one. Fed with records in any order, of one
+model; all times are append times. A feedback that went into several trajectories counts once, with
+the first of them that is served. A version that is rolled back serves nothing any more.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter, deque
+from collections.abc import Collection
 
 import msgspec
 
@@ -58,6 +59,8 @@ class Delay:
 
     def __init__(self, settings: Settings, drops: Counter[str]) -> None:
         self.dirty = True
+        self._drops = drops
+        self._withdrawn: set[int] = set()
         limit = settings.remembered
         self._said: Memory[Place, _Said] = Memory(
             limit, drops, "feedback forgotten: its way is not measured"
@@ -103,6 +106,8 @@ class Delay:
                     waiting = self._waiting.get(trajectory)
                     self._waiting.put(trajectory, [*(waiting or ()), said])
         elif event.stage == "trainer" and event.outcome in _USED and event.version is not None:
+            if event.version in self._withdrawn:
+                return
             if event.subject_id not in self._trained:
                 self._trained.put(event.subject_id, (event.version, time_ms))
             for said in self._waiting.pop(event.subject_id, ()):
@@ -122,6 +127,21 @@ class Delay:
         for version in [v for v in self._unserved if v <= event.version]:
             for said in self._unserved.pop(version):
                 self._look(said)
+
+    def withdraw(self, versions: Collection[int]) -> None:
+        """All versions that are rolled back now. What waited for them is not measured, unless it
+        went into other trajectories too."""
+        new = set(versions) - self._withdrawn
+        if not new:
+            return
+        self._withdrawn |= new
+        for name in [n for n, (version, _) in self._trained.items() if version in new]:
+            del self._trained[name]
+        for version in new:
+            for said in self._unserved.pop(version, ()):
+                if said.version == version and not said.done:
+                    said.version = said.trained_ms = said.waits_for = None
+                    self._drops["version rolled back: the way of its feedback is not measured"] += 1
 
     def _of(self, place: Place) -> _Said:
         said = self._said.get(place)
@@ -150,6 +170,8 @@ class Delay:
                     self._unserved.put(said.version, [said])
                 elif len(waiting) < _SAMPLES:
                     waiting.append(said)
+                else:
+                    self._drops["version with much feedback: the way of some is not measured"] += 1
             return
         said.done = True
         self.dirty = True

@@ -125,6 +125,7 @@ class Life:
         trajectories: Sequence[str] = (),
         version: int | None = None,
         key: str = "default:s",
+        model: str = MODEL,
     ) -> None:
         """Of rewards, or with a version of the trainer."""
         trainer = version is not None
@@ -139,7 +140,7 @@ class Life:
             stage="trainer" if trainer else "rewards",
             outcome=outcome,
             trajectories=list(trajectories),
-            model=MODEL if trainer else None,
+            model=model if trainer else None,
             version=version,
         )
         self.writer.write(topics.RECEIPTS, record, key=key).result()

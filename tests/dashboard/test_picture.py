@@ -109,6 +109,34 @@ def test_a_rolled_back_version_is_withdrawn() -> None:
     assert engine["records"] == 0
 
 
+def test_feedback_of_what_nobody_serves_has_no_way() -> None:
+    life = Life()
+    for version, changes in ((1, {}), (1, {"model": "another"})):
+        turn = life.ask()
+        said, vote = life.say(turn)
+        name, made = life.reward(turn, 1.0, [said])
+        life.receipt(vote, said, "joined", trajectories=[name])
+        life.receipt(made, name, "trained", version=version, **changes)
+    life.version(1, 0)
+    reader = reader_of(life)
+    back = events.Release(model=MODEL, event_time_ms=1, live=0, withdrawn_to=1)
+    life.writer.write(topics.RELEASES, back)
+    life.version(2, 0)
+    life.ack(2)
+    late = life.ask()
+    said, vote = life.say(late)
+    name, made = life.reward(late, 1.0, [said])
+    life.receipt(vote, said, "joined", trajectories=[name])
+    life.receipt(made, name, "trained", version=1)
+    reader.catch_up()
+    found = picture(reader)
+    assert found["latency"]["samples"] == 0
+    outcomes = [one.outcome for one in reader.board.recent.search(recent.Query()).found]
+    assert sorted(outcomes, key=str) == [None, "trained", "trained"]
+    drops = {row["reason"]: row["count"] for row in found["traffic"]["drops"]}
+    assert drops == {"version rolled back: the way of its feedback is not measured": 1}
+
+
 def test_alarms_are_open_until_they_clear() -> None:
     life = Life()
     for stream, state in (("reward", "fired"), ("length", "fired"), ("reward", "cleared")):
