@@ -47,6 +47,8 @@ _HEARTBEAT_S = 10.0
 _HEARTBEAT = b": still here\n\n"
 _RETRY = b"retry: 1000\n\n"
 _TAIL_S = 0.25
+_CURSORS_PER_MS = 1000
+"""Restarts are further apart than their records are many; JavaScript counts to 2^53."""
 _LIMIT = 200
 """Of results of a search."""
 
@@ -59,9 +61,9 @@ class Dashboard:
         none."""
         self.settings = settings
         self.feed = Feed()
-        self.board = Board(settings)
         self._now_ms = now_ms
         self._started_ms = now_ms()
+        self.board = Board(settings, cursors=self._started_ms * _CURSORS_PER_MS)
         places = Places(
             log,
             READ,

@@ -59,10 +59,11 @@ _SLOW_MS = 5_000
 class Board:
     """Feed it, then ask for the :meth:`sections`."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, cursors: int = 0) -> None:
+        """``cursors``: where those of the tails begin, see :class:`Tail`."""
         self.drops: Counter[str] = Counter()
         self.flows = {topic: Flow(topic) for topic in READ}
-        self.tails = {topic.name: Tail(topic, settings) for topic in READ}
+        self.tails = {topic.name: Tail(topic, settings, cursors) for topic in READ}
         self.recent = Recent(settings, self.drops)
         self._satisfaction = Satisfaction(settings, self.drops)
         self._delay = Delay(settings, self.drops)

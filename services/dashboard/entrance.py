@@ -2,7 +2,8 @@
 
 The page needs no other host but the gateway, runs no script but its own files, and is shown in no
 other page. A request under a name that is not this page's is refused: else any site could point its
-own name at loopback and read along (DNS rebinding).
+own name at loopback and read along (DNS rebinding). Supervisors and Prometheus come by an address;
+what they ask for holds nothing that people wrote.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from services.dashboard.settings import Settings
 from tailrace.errors import SettingsError
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_BY_ANY_NAME = ("/health", "/healthz", "/ready", "/readyz", "/metrics")
 
 
 def is_loopback(host: str) -> bool:
@@ -34,11 +36,14 @@ def is_loopback(host: str) -> bool:
 
 
 def origin_of(url: str) -> str:
-    """Scheme, host and port of a URL. Raises SettingsError for what is none of HTTP.
+    """Scheme, host and port of a URL. Raises SettingsError for what is none of HTTP, and for one
+    with a user or a password, which every browser would be told.
 
     >>> origin_of("http://127.0.0.1:8080/v1")
     'http://127.0.0.1:8080'
     """
+    if "@" in url:
+        raise SettingsError("dashboard.gateway_url: it goes to browsers: no user and no password")
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -46,7 +51,7 @@ def origin_of(url: str) -> str:
         parts, port = urlsplit(""), None
     if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
         raise SettingsError(f"dashboard.gateway_url: {url!r} is not like http://127.0.0.1:8080")
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+    return f"{parts.scheme}://{parts.netloc}"
 
 
 def check(settings: Settings) -> None:
@@ -87,7 +92,8 @@ class Entrance:
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app = app
         self._headers = headers(settings)
-        self._hosts: Sequence[str] | None = (*_LOOPBACK, settings.host, *settings.hosts)
+        names = (*_LOOPBACK, settings.host, *settings.hosts)
+        self._hosts: Sequence[str] | None = [name.lower() for name in names]
         if settings.exposed and not settings.hosts:
             self._hosts = None
 
@@ -101,11 +107,14 @@ class Entrance:
                 found = MutableHeaders(scope=message)
                 for name, value in self._headers.items():
                     found[name] = value
+                if scope["path"].startswith("/static/"):
+                    found.setdefault("cache-control", "no-cache")
             await send(message)
 
         host = Headers(scope=scope).get("host", "")
         name = host.rpartition(":")[0] if host.rpartition(":")[2].isdecimal() else host
-        if self._hosts is not None and name.strip("[]").lower() not in self._hosts:
+        known = self._hosts is None or name.strip("[]").lower() in self._hosts
+        if not known and scope["path"] not in _BY_ANY_NAME:
             refused = errors.response(421, f"this page is not {name!r}; see dashboard.hosts")
             await refused(scope, receive, decorated)
             return

@@ -1,7 +1,7 @@
 """The newest records of each topic, to be looked at as they come. Safe between threads.
 
 The reader puts records into rings, requests read them with a cursor of their own: a number that
-grows with every record of the topic. Nobody waits for anybody: what left a ring before a viewer had
+grows with every record of the topic, and with every restart. Nobody waits for anybody: what left a ring before a viewer had
 it is counted as skipped. A record becomes JSON when the first viewer asks for it, once.
 """
 
@@ -52,14 +52,15 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
 class Tail:
     """The ring of one topic."""
 
-    def __init__(self, topic: Topic, settings: Settings) -> None:
+    def __init__(self, topic: Topic, settings: Settings, base: int = 0) -> None:
+        """``base``: cursors begin after it; more than any of those before a restart."""
         self.topic = topic
         self._settings = settings
         self._personal = topic.by_session or topic is topics.DEAD_LETTERS
         self._lock = threading.Lock()
         self._ring: deque[_Kept] = deque()
         self._bytes = 0
-        self._last = 0
+        self._base = self._last = base
         """Cursor of the newest record."""
 
     def put(self, record: LogRecord, event: Event) -> None:
@@ -83,7 +84,7 @@ class Tail:
         """
         with self._lock:
             first = self._last - len(self._ring) + 1
-            if cursor is None or cursor > self._last:
+            if cursor is None or not self._base <= cursor <= self._last:
                 cursor = max(first, self._last - FIRST + 1) - 1
             skipped = max(0, first - cursor - 1)
             begin = max(first, cursor + 1)

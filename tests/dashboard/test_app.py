@@ -22,7 +22,7 @@ from services.local.ports import free_port
 from tailrace import events, topics
 from tailrace.errors import LogError, SettingsError
 from tailrace.stream import read_all
-from tests.dashboard.life import Life
+from tests.dashboard.life import START_MS, Life
 from tests.local.until import until
 
 SCRIPT = "<script>alert(1)</script>"
@@ -78,7 +78,8 @@ def running() -> Iterator[Running]:
     life = Life()
     for version in (1, 2):
         life.learn(1.0, version, text=SCRIPT + "x" * 100_000)
-    running = Running(life, gateway_url="http://127.0.0.1:8080/", why_timeout_s=10.0)
+    gateway, hosts = "http://127.0.0.1:8080/", ("Page.Example",)
+    running = Running(life, gateway_url=gateway, hosts=hosts, why_timeout_s=10.0)
     yield running
     running.stop()
 
@@ -139,8 +140,12 @@ def test_records_of_a_topic_as_they_come(running: Running) -> None:
     assert first["time"] < running.life.now_ms
     again = running.events(f"/api/tail?topic=feedback&since={first['cursor']}", 1)
     assert again[0][1]["cursor"] == first["cursor"] + 1
-    resumed = running.events("/api/tail?topic=feedback", 1, **{"last-event-id": "1"})
-    assert resumed[0][1]["cursor"] == 2
+    seen = {"last-event-id": str(first["cursor"])}
+    resumed = running.events("/api/tail?topic=feedback", 1, **seen)
+    assert resumed[0][1]["cursor"] == first["cursor"] + 1
+    restarted = {"last-event-id": "1"}  # a cursor of another life of the dashboard
+    assert running.events("/api/tail?topic=feedback", 1, **restarted)[0][1] == first
+    assert first["cursor"] > START_MS * 1000
 
 
 def test_a_filter_is_words_in_any_case(running: Running) -> None:
@@ -210,8 +215,15 @@ def test_every_answer_forbids_what_the_page_does_not_need(running: Running) -> N
 def test_another_name_for_this_host_is_not_this_page(running: Running) -> None:
     answer = running.http.get("/api/now", headers={"host": "evil.example:80"})
     assert answer.status_code == 421 and "access-control-allow-origin" not in answer.headers
-    for host in ("localhost", "LOCALHOST:80", "127.0.0.1:1", "[::1]:8090"):
-        assert running.http.get("/health", headers={"host": host}).status_code == 200
+    for host in ("localhost", "LOCALHOST:80", "127.0.0.1:1", "[::1]:8090", "page.example"):
+        assert running.http.get("/api/about", headers={"host": host}).status_code == 200
+    for path in ("/health", "/healthz", "/ready", "/readyz", "/metrics"):
+        assert running.http.get(path, headers={"host": "10.0.0.1:8090"}).status_code == 200
+
+
+def test_a_new_page_is_shown_after_an_upgrade(running: Running) -> None:
+    answer = running.http.get("/static/main.js")
+    assert answer.status_code == 200 and answer.headers["cache-control"] == "no-cache"
 
 
 def test_what_it_says_of_itself(running: Running) -> None:
@@ -292,6 +304,7 @@ def test_it_listens_on_loopback_unless_it_is_told_twice() -> None:
     entrance.check(Settings(host="0.0.0.0", exposed=True))
     with pytest.raises(SettingsError, match="exposed"):
         entrance.check(Settings(host="0.0.0.0"))
-    for url in ("127.0.0.1:8080", "ftp://x", "http://[", "http://x:0"):
-        with pytest.raises(SettingsError, match="gateway_url"):
+    for url in ("127.0.0.1:8080", "ftp://x", "http://[", "http://x:0", "http://u:pw@x"):
+        with pytest.raises(SettingsError, match="gateway_url") as caught:
             entrance.check(Settings(gateway_url=url))
+        assert "pw" not in str(caught.value)
