@@ -93,7 +93,7 @@ class Tally:
             in_flight=in_flight,
             missing=missing,
             unaccounted=self.records - known - in_flight - missing,
-            oldest_ms=next(iter(self.open.values()), None),
+            oldest_ms=min(self.open.values(), default=None),
         )
 
     def _decide(self, place: Place, time_ms: int, outcome: str, version: int | None) -> None:
@@ -267,7 +267,7 @@ class Answers:
             outcomes={o: n for o, n in sorted(self.outcomes.items()) if n},
             in_flight=len(self._open),
             unaccounted=self.records - self.outcomes.total() - len(self._open),
-            oldest_ms=next(iter(self._open.values()), None),
+            oldest_ms=min(self._open.values(), default=None),
         )
 
 

@@ -59,6 +59,8 @@ class Places:
         self._every_s = every_s
         self._graders, self._now_ms = graders, now_ms
         self._consumers: dict[str, Consumer] = {}
+        self._failing: set[str] = set()
+        """Groups that could not be asked the last time."""
 
     def run(self, stop: threading.Event) -> None:
         """Ask until ``stop``."""
@@ -72,14 +74,18 @@ class Places:
         """Once."""
         try:
             ends = self._ends()
-            groups = self._rows_of("rewards", REWARDS, _READ_BY_REWARDS, ends)
-            for name in sorted(set(self._graders())):
-                groups += self._rows_of(f"grader {name}", GRADERS + name, _READ_BY_GRADERS, ends)
         except LogError as error:
             if self.known.error is None:
                 _log.warning("broker does not answer error=%s", error)
             self.known = msgspec.structs.replace(self.known, error=str(error))
             return
+        groups = self._group("rewards", REWARDS, _READ_BY_REWARDS, ends)
+        graders = sorted(set(self._graders()))
+        for name in graders:
+            groups += self._group(f"grader {name}", GRADERS + name, _READ_BY_GRADERS, ends)
+        asked = {self._prefix + REWARDS, *(self._prefix + GRADERS + name for name in graders)}
+        for group in self._consumers.keys() - asked:
+            self._consumers.pop(group).close()
         self.known = Known(error=None, ends=ends, groups=groups, time_ms=self._now_ms())
 
     def _ends(self) -> dict[Place, int]:
@@ -91,6 +97,21 @@ class Places:
             except MissingTopic:
                 continue
         return ends
+
+    def _group(
+        self, who: str, group: str, reads: Iterable[Topic], ends: dict[Place, int]
+    ) -> list[Lag]:
+        """Its rows; one that cannot be asked says so, and holds up no other."""
+        try:
+            rows = self._rows_of(who, group, reads, ends)
+        except LogError as error:
+            if group not in self._failing:
+                _log.warning("group cannot be asked group=%s error=%s", group, error)
+            self._failing.add(group)
+            source = f"group {self._prefix}{group} cannot be asked: {error}"
+            return [Lag(consumer=who, topic=topic.name, source=source) for topic in reads]
+        self._failing.discard(group)
+        return rows
 
     def _rows_of(
         self, who: str, group: str, reads: Iterable[Topic], ends: dict[Place, int]

@@ -74,7 +74,9 @@ class Reader:
         """Polled and not taken yet: the log may fail in the middle, when a schema is asked for."""
         self._learnt_s = self._refreshed_s = float("-inf")
         self._error: str | None = None
+        self._at_end = False
         self.caught_up = False
+        """All that was on the log at the start is in the picture that is published."""
 
     def run(self, stop: threading.Event) -> None:
         """Read until ``stop``."""
@@ -104,7 +106,7 @@ class Reader:
             self._to_end(committed, _ORIGINS, stop)
             self._to_end(loose, [t for t in READ if not t.transactional], stop)
             self._to_end(committed, (*_ORIGINS, *_RESULTS), stop)
-            self.caught_up = not stop.is_set()
+            self._at_end = not stop.is_set()
             while follow and not stop.is_set() and not self._appeared():
                 if self._poll(loose, _POLL_S) < _MOST:
                     self._poll(committed, 0.0)
@@ -248,7 +250,7 @@ class Reader:
         sections = self.board.sections(now_ms)
         traffic = self.board.traffic(now_ms)
         known = self._places.known
-        traffic.caught_up, traffic.behind = self.caught_up, self._behind()
+        traffic.caught_up, traffic.behind = self._at_end, self._behind()
         traffic.broker = self._error or known.error
         traffic.viewers, traffic.skipped = self.feed.viewers, self.feed.skipped
         sections["traffic"] = traffic
@@ -256,6 +258,7 @@ class Reader:
             consumers=[*known.groups, *self.board.lags(known.ends)], time_ms=known.time_ms
         )
         metrics.PUBLISHED_BYTES.inc(self.feed.publish(sections))
+        self.caught_up = traffic.caught_up
         metrics.REFRESH_S.observe(self._clock() - self._refreshed_s)
         metrics.BEHIND.set(traffic.behind)
         metrics.VIEWERS.set(traffic.viewers)

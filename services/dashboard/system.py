@@ -95,7 +95,8 @@ class Lag(Section, kw_only=True):
     records: int | None = None
     """Records that it has not taken yet: end of the topic less where it stands, all partitions."""
     source: str = ""
-    """How that is known: committed offsets of its group, or a record that it wrote."""
+    """How that is known: committed offsets of its group, or a record that it wrote; or why it is
+    not."""
 
 
 class Lags(Section, kw_only=True):

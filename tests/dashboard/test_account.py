@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 import random
 from typing import Any
 
@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.dashboard.board import READ, Board
+from services.dashboard.conservation import Answers
 from services.dashboard.settings import Settings
 from services.dashboard.system import Account
 from tailrace import audit, events, topics
@@ -184,6 +185,28 @@ def test_feedback_that_rewards_passed_by_is_missing() -> None:
     patient = fed(life, random.Random(0), decide_within_s=20_000.0)
     assert account(patient, life.now_ms).balanced
     assert line(account(patient, life.now_ms), "answers")["in_flight"] == 2
+
+
+def test_the_oldest_in_flight_is_the_oldest_whatever_was_read_first() -> None:
+    life = Life()
+    early = life.now_ms
+    for session in ("default:a", "default:b"):
+        turn = life.ask(session=session)
+        life.answer(turn)
+        life.say(turn)
+        life.reward(turn, 1.0)
+        life.now_ms += 1000
+    board, decoder, found = Board(Settings()), Decoder(life.log, WIRE), records(life)
+    rows = [record for queue in found.values() for record in queue]
+    for record in sorted(rows, key=lambda record: -record.time_ms):
+        topic = by_name(record.topic)
+        board.on_record(topic, record, decoder.decode(record) if topic.record else None)
+    lines = {one.name: one.oldest_ms for one in account(board, life.now_ms).lines}
+    assert lines["feedback"] == lines["trajectories"] == early
+    tally = Answers(10, 10, Counter())
+    for time_ms in (2, 1):
+        tally.output((str(time_ms), 0), time_ms)
+    assert tally.line().oldest_ms == 1
 
 
 def test_answers_are_in_flight_until_a_trajectory_holds_them() -> None:

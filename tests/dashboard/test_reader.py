@@ -226,6 +226,51 @@ def test_a_manifest_that_no_trusted_key_signed_is_none(tmp_path: Path) -> None:
         reader_of(life, trusted_keys=(tmp_path / "none",))
 
 
+def test_it_is_ready_once_all_of_it_is_published() -> None:
+    life = Life()
+    reader = reader_of(life)
+    life.learn(1.0, 1)
+    again = Reader(
+        Settings(),
+        life.log,
+        Board(Settings()),
+        Feed(),
+        reader._places,
+        now_ms=lambda: life.now_ms,
+        clock=lambda: 0.0,  # no second picture within refresh_s
+    )
+    again._read(threading.Event(), follow=False)
+    assert not again.caught_up
+    again.refresh()
+    assert again.caught_up and picture(again)["training"]["steps"] == 1
+
+
+class Secretive(MemoryLog):
+    """A log whose coordinator of one group does not answer."""
+
+    def consumer(self, *, group: str | None = None, committed_only: bool = False) -> MemoryConsumer:
+        if group == REWARDS:
+            raise LogError("no coordinator")
+        return super().consumer(group=group, committed_only=committed_only)
+
+
+def test_a_group_that_cannot_be_asked_holds_up_nothing_else() -> None:
+    log = Secretive()
+    life = Life(log)
+    life.say(life.ask(), source="grader", grader="judge")
+    group = log.consumer(group="tailrace-graders-judge")
+    group.commit("outputs", {0: 0})
+    reader = reader_of(life)
+    reader._places.ask()
+    reader.refresh()
+    found = picture(reader)
+    lags = {(row["consumer"], row["topic"]): row for row in found["lag"]["consumers"]}
+    assert found["traffic"]["broker"] is None
+    assert lags["grader judge", "outputs"]["records"] == 0
+    failed = lags["rewards", "feedback"]
+    assert failed["records"] is None and "no coordinator" in failed["source"]
+
+
 def test_rewards_is_as_far_behind_as_its_group(log: Log, prefix: str) -> None:
     life = Life(log, prefix)
     life.now_ms = time.time_ns() // 1_000_000
