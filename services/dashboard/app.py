@@ -57,8 +57,8 @@ class Dashboard:
     """All routes and the threads behind them. ``now_ms``: wall clock."""
 
     def __init__(self, settings: Settings, log: Log, *, now_ms: Callable[[], int]) -> None:
-        """Raises SettingsError for a ``model_dir`` without a tokenizer or a trusted key file that is
-        none."""
+        """Raises SettingsError for a ``model_dir`` without a tokenizer and for a trusted key
+        file that is none."""
         self.settings = settings
         self.feed = Feed()
         self._now_ms = now_ms

@@ -19,7 +19,7 @@ class Memory(OrderedDict[K, V], Generic[K, V]):
     >>> drops = Counter()
     >>> memory = Memory(2, drops, "too many")
     >>> for number in range(3):
-    ...     memory.put(number, number)
+    ...     _ = memory.put(number, number)
     >>> list(memory), drops
     ([1, 2], Counter({'too many': 1}))
     """
@@ -41,8 +41,8 @@ class Memory(OrderedDict[K, V], Generic[K, V]):
 
 
 class Names:
-    """The first ``limit`` names that are asked for, each no longer than is shown; every other one is
-    ``other``. For what anybody may have written.
+    """The first ``limit`` names that are asked for, cut; every other one is ``other``. For what
+    anybody may have written.
 
     >>> names = Names(2)
     >>> [names.of(name) for name in ("a", "b", "c", "a")]

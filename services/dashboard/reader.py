@@ -189,13 +189,15 @@ class Reader:
     def _take_rest(self) -> int:
         """How many. Raises LogError; what was not taken is then taken first the next time."""
         count = len(self._rest)
-        while self._rest:
-            record = self._rest[0]
-            topic = self._rows[record.topic]
-            event = self._event(topic, record)
-            self._rest.popleft()
-            self.board.on_record(topic, record, event)
-        metrics.RECORDS.inc(count)
+        try:
+            while self._rest:
+                record = self._rest[0]
+                topic = self._rows[record.topic]
+                event = self._event(topic, record)
+                self._rest.popleft()
+                self.board.on_record(topic, record, event)
+        finally:
+            metrics.RECORDS.inc(count - len(self._rest))
         return count
 
     def _event(self, topic: Topic, record: LogRecord) -> Event:

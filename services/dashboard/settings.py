@@ -58,8 +58,8 @@ class Settings(Common, frozen=True, kw_only=True):
     """Newest alarms in the list."""
     decide_within_s: float = TICKED_S
     """How long feedback may wait for its receipt by the clock of rewards, and an answer for its
-    trajectory, before the conservation table calls the one missing and the other given up, seconds.
-    More than the reward spec's longest ``wait_s`` and its ``orphan_s`` together; as ``tailrace audit
+    trajectory, before the conservation table calls the one missing and the other given up. More
+    than the reward spec's longest ``wait_s`` and its ``orphan_s`` together; as of ``tailrace audit
     --decide-within``."""
     remembered: int = 50_000
     """Feedback, trajectories and decided records that are remembered, of each kind, to join what is

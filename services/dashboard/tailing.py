@@ -1,8 +1,9 @@
 """The newest records of each topic, to be looked at as they come. Safe between threads.
 
 The reader puts records into rings, requests read them with a cursor of their own: a number that
-grows with every record of the topic, and with every restart. Nobody waits for anybody: what left a ring before a viewer had
-it is counted as skipped. A record becomes JSON when the first viewer asks for it, once.
+grows with every record of the topic, and with every restart. Nobody waits for anybody: what left a
+ring before a viewer had it is counted as skipped. A record becomes JSON when the first viewer asks
+for it, once.
 """
 
 from __future__ import annotations

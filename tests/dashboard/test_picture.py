@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
+import msgspec
 import pytest
 
 from services.dashboard import masking, recent
+from services.dashboard.delay import Delay
 from services.dashboard.intervals import student, wilson
 from services.dashboard.picture import FIELDS, SECTIONS
 from services.dashboard.settings import Settings
@@ -135,6 +139,28 @@ def test_feedback_of_what_nobody_serves_has_no_way() -> None:
     assert sorted(outcomes, key=str) == [None, "trained", "trained"]
     drops = {row["reason"]: row["count"] for row in found["traffic"]["drops"]}
     assert drops == {"version rolled back: the way of its feedback is not measured": 1}
+
+
+def test_feedback_beyond_what_is_kept_for_a_version_is_counted() -> None:
+    drops: Counter[str] = Counter()
+    delay = Delay(Settings(), drops)
+    for offset in range(2003):
+        source = events.Coordinates(topic="feedback", partition=0, offset=offset)
+        receipt = events.Receipt(
+            source=source,
+            subject_id="f",
+            event_time_ms=1,
+            stage="rewards",
+            outcome="joined",
+            trajectories=["t"],
+        )
+        delay.feedback((0, offset), 1)
+        delay.receipt(receipt, 1)
+    trained = msgspec.structs.replace(
+        receipt, subject_id="t", stage="trainer", outcome="trained", version=1
+    )
+    delay.receipt(trained, 2)
+    assert drops == {"version with much feedback: the way of some is not measured": 3}
 
 
 def test_alarms_are_open_until_they_clear() -> None:

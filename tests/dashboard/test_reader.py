@@ -240,9 +240,10 @@ def test_it_is_ready_once_all_of_it_is_published() -> None:
         clock=lambda: 0.0,  # no second picture within refresh_s
     )
     again._read(threading.Event(), follow=False)
-    assert not again.caught_up
+    before = again.caught_up
     again.refresh()
-    assert again.caught_up and picture(again)["training"]["steps"] == 1
+    assert (before, again.caught_up) == (False, True)
+    assert picture(again)["training"]["steps"] == 1
 
 
 class Secretive(MemoryLog):
