@@ -100,6 +100,25 @@ def test_another_mind_replaces_the_first(visitor: Visitor, town: Town) -> None:
     expect(answer.locator(".fate").first).to_contain_text("replaced", timeout=60_000)
 
 
+def test_a_thumb_that_failed_can_be_given_again(visitor: Visitor, town: Town) -> None:
+    visitor.expected = ("net::ERR_FAILED",)
+    page = visitor.open(f"{town.url}/#talk")
+    answer = ask(page, "Can it fail?")
+    good, bad = (answer.get_by_role("button", name=name) for name in ("Good", "Bad"))
+    page.route("**/v1/feedback", lambda route: route.abort(), times=1)
+    good.click()
+    expect(answer.locator(".ways .wrong")).to_contain_text("does not answer")
+    expect(good).to_have_attribute("aria-pressed", "false")
+    good.click()
+    expect(answer.locator(".fate")).to_have_count(1)
+    expect(good).to_have_attribute("aria-pressed", "true")
+    page.route("**/v1/feedback", lambda route: route.abort(), times=1)
+    bad.click()
+    expect(answer.locator(".ways .wrong")).to_have_count(2)
+    expect(good).to_have_attribute("aria-pressed", "true")
+    expect(bad).to_have_attribute("aria-pressed", "false")
+
+
 def test_an_engine_that_fails_is_said(visitor: Visitor, town: Town) -> None:
     visitor.expected = ("status of 400",)
     page = visitor.open(f"{town.url}/#talk")
