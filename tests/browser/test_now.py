@@ -99,6 +99,25 @@ def test_the_tabs_are_a_tab_list(visitor: Visitor, stage: Stage) -> None:
     assert page.locator("[role=tabpanel]:visible").count() == 1
 
 
+def test_keys_with_a_modifier_are_the_browsers_own(visitor: Visitor, stage: Stage) -> None:
+    page = visitor.open(stage.url)
+    page.locator("#tab-now").focus()
+    page.keyboard.press("Control+End")
+    page.keyboard.press("Alt+ArrowRight")
+    expect(page.locator("#tab-now")).to_be_focused()
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("#tab-talk")).to_be_focused()
+    page.goto(f"{stage.url}/#now")
+    chart, readout = page.locator(".versions .plot"), page.locator(".versions .readout")
+    expect(chart.locator("rect").first).to_be_visible()
+    chart.focus()
+    page.keyboard.press("Home")
+    page.keyboard.press("Control+End")
+    page.keyboard.press("Meta+ArrowRight")
+    page.keyboard.press("ArrowRight")
+    expect(readout).to_contain_text("version 1 ")
+
+
 def test_a_lost_line_is_said_and_comes_back(visitor: Visitor, scene: Scene, tmp_path) -> None:
     visitor.expected = ("net::ERR_",)
     stage = Stage(scene.log, tmp_path)

@@ -51,6 +51,22 @@ def test_the_rows_are_bounded(visitor: Visitor, stage: Stage, scene: Scene) -> N
     assert rows.count() <= 300
 
 
+def test_a_pause_without_a_topic_is_none(visitor: Visitor, stage: Stage) -> None:
+    visitor.expected = ("net::ERR_FAILED",)
+    page = visitor.open(stage.url)
+    page.route("**/api/about", lambda route: route.abort(), times=1)
+    page.locator("#tab-tail").click()
+    status = page.locator("#panel-tail .status")
+    expect(status).to_contain_text("does not answer")
+    pause = page.get_by_role("button", name="Pause")
+    pause.click()
+    pause.click()
+    expect(status).to_contain_text("does not answer")
+    page.locator("#tab-now").click()
+    page.locator("#tab-tail").click()
+    expect(status).to_contain_text("Following prompts")
+
+
 def test_foreign_bytes_are_shown_as_such(visitor: Visitor, stage: Stage, scene: Scene) -> None:
     page = visitor.open(f"{stage.url}/#tail/feedback")
     expect(page.locator(".records li").first).to_be_visible()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from urllib.parse import quote
 
 from playwright.sync_api import expect
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from tests.browser.conftest import Visitor
 from tests.browser.scene import Scene
 from tests.browser.stage import Stage
+from tests.gateway.fakevllm import wait_until
 
 pytestmark = pytest.mark.tools
 
@@ -88,6 +90,43 @@ def test_html_in_a_prompt_is_text_and_a_long_one_is_cut(
     page.locator(".records summary").first.click()
     expect(page.locator(".whole pre").first).to_contain_text("<img src=x")
     assert page.title() == "Tail \u00b7 tailrace" and page.locator("main img").count() == 0
+
+
+def test_what_is_looked_for_again_is_read_again(
+    visitor: Visitor, stage: Stage, scene: Scene
+) -> None:
+    page = visitor.open(f"{stage.url}/#why?q=heronry")
+    status = page.locator("#panel-why .status")
+    expect(status).to_contain_text("Nothing found.")
+
+    def told() -> None:
+        newest = scene.turn("What is a heronry?")
+        wait_until(
+            lambda: newest in page.request.get(f"{stage.url}/api/search?q=heronry").text(),
+            "the index",
+        )
+
+    told()
+    page.locator("#why-q").press("Enter")
+    expect(status).to_contain_text("1 interaction,")
+    page.locator("#tab-now").click()
+    expect(page.locator("#panel-why")).to_be_hidden()
+    told()
+    page.locator("#tab-why").click()
+    expect(status).to_contain_text("2 interactions,")
+
+
+def test_the_id_of_a_feedback_of_a_session_leads_to_its_why(visitor: Visitor, stage: Stage) -> None:
+    whole = "default:chat-1!said"
+    visitor.expected = ("404",)
+    page = visitor.open(f"{stage.url}/#why")
+    page.locator("#why-q").fill(whole)
+    page.locator("#why-q").press("Enter")
+    expect(page).to_have_url(f"{stage.url}/#why/interaction/{quote(whole, safe='!~')}")
+    expect(page.locator("#panel-why .status")).to_contain_text(whole)
+    page.locator("#why-q").fill("well!said")
+    page.locator("#why-q").press("Enter")
+    expect(page).to_have_url(f"{stage.url}/#why?q=well%21said")
 
 
 @pytest.mark.parametrize(
