@@ -1,13 +1,12 @@
 """How long until users are satisfied, beside TRL's GRPOTrainer, in the same run.
 
-    uv run --group benchmarks python -m benchmarks.learning [--seeds 0 1 2] [--runs FILE] [--json]
+    python -m benchmarks.learning [--seeds 0 1 2] [--only PART] [--runs FILE] [--json]
 
 Wall-clock until 0.6 of the last 96 answers are liked (the demo's taste "short"), SmolLM2-135M on
 all cores of this machine, a fixed stock of users who vote at once (:mod:`benchmarks.stock`). Ours:
 engine and trainer in turn, Kafka between them (:mod:`benchmarks.loop`). TRL: generation and
-training in turn as it does by itself (:mod:`benchmarks.peer`), only where the ``benchmarks`` group
-is installed. Medians of the seeds; the two sides take turns, seed by seed. ``--runs`` keeps
-finished runs in a file, so that it can be done in parts.
+training in turn as it does by itself (:mod:`benchmarks.peer`). Medians of the seeds; the two sides
+take turns, seed by seed. ``--runs`` keeps finished runs in a file, so that it can be done in parts.
 
 The last line of the output is ``{target, tailrace_s, trl_s, ratio, tokens_per_s,
 plain_tokens_per_s, stall_share}``; ratio is trl_s / tailrace_s. A side that did not reach the share
@@ -18,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-import importlib.util
 import json
 from pathlib import Path
 import statistics
@@ -104,9 +102,6 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     sides = [options.only] if options.only else [*SIDES]
-    if importlib.util.find_spec("trl") is None and "trl" in sides:
-        sides.remove("trl")
-        print("trl is not installed (uv run --group benchmarks ...)", file=sys.stderr)
     done = runs(options.seeds, sides, options.runs)
     if not options.json:
         for run in done:

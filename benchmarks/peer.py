@@ -1,6 +1,6 @@
 """TRL's GRPOTrainer on the stock of users: the other side of :mod:`benchmarks.learning`.
 
-    uv run --group benchmarks python -m benchmarks.peer SEED
+    python -m benchmarks.peer SEED
 
 TRL's defaults, but for what both sides have in common: model, questions, temperature, length, lr,
 answers of a step, float32 where the processor cannot multiply bfloat16, all cores. Eight answers to

@@ -102,7 +102,6 @@ def test_an_export_never_overwrites(
 
 
 def test_a_signed_export_is_verified_by_the_tool_of_its_format(run: Run, tmp_path: Path) -> None:
-    pytest.importorskip("OpenSSL", reason="model-signing imports it and does not ask for it")
     key, public = tmp_path / "ec.key", tmp_path / "ec.pub"
     make = ["openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", str(key)]
     subprocess.run(make, check=True, capture_output=True)
@@ -121,7 +120,6 @@ def test_a_signed_export_is_verified_by_the_tool_of_its_format(run: Run, tmp_pat
 def test_a_wrong_key_leaves_no_folder(
     run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("OpenSSL", reason="model-signing imports it and does not ask for it")
     (tmp_path / "wrong").write_text("no key")
     for key in ("wrong", "absent", "signer"):  # the last one signs versions, not folders
         assert run("export", "1", "out", "--sign", key) == 2

@@ -1,13 +1,7 @@
-"""Each of TRL's trainers takes a step on what ``tailrace export`` wrote for it.
-
-``trl`` is in the group ``benchmarks`` alone:
-
-    uv run --group benchmarks pytest -m tools tests/copies/test_trl.py
-"""
+"""Each of TRL's trainers takes a step on what ``tailrace export`` wrote for it."""
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 import warnings
@@ -27,13 +21,10 @@ def answers() -> Answers:
     return made
 
 
-@pytest.mark.tools
 @pytest.mark.parametrize("form", ["sft", "dpo", "kto", "reward"])
 def test_a_trainer_takes_a_step(
     form: str, tiny_model: Path, tmp_path: Path, command: Command
 ) -> None:
-    if find_spec("trl") is None:
-        pytest.skip("trl is in the group benchmarks: see the docstring")
     folder = tmp_path / "set"
     found = command(answers().log, "export", "--to", folder, "--format", form, "--json")
     assert found["rows"] >= 8

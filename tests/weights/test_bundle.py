@@ -16,8 +16,6 @@ from tailrace.weights import bundle, folder
 from tailrace.weights.trust import new_key
 from tests.weights.models import FILES, model
 
-pytest.importorskip("OpenSSL", reason="model-signing imports it and does not ask for it")
-
 
 def _key(file: Path) -> Path:
     key = ec.generate_private_key(ec.SECP256R1())

@@ -6,8 +6,6 @@ import os
 import subprocess
 import sys
 
-import pytest
-
 SETUPS = {
     "without numba": "sys.modules['numba'] = None",
     "cache cannot be written": """
@@ -46,7 +44,6 @@ def _run(setup: str) -> list[str]:
 
 
 def test_the_streams_are_the_same_with_and_without() -> None:
-    pytest.importorskip("numba")
     compiled, *streams = _run(SETUPS["usual"])
     assert compiled == "True"
     assert _run(SETUPS["without numba"]) == ["False", *streams]
