@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 import pytest
 
 from tailrace import topics
@@ -74,3 +74,22 @@ def test_foreign_bytes_are_shown_as_such(visitor: Visitor, stage: Stage, scene: 
     expect(page.locator(".records .wrong").first).to_be_visible()
     page.goto(f"{stage.url}/#tail/nowhere")
     expect(page.locator("#panel-tail .status")).to_have_text("There is no topic nowhere.")
+
+
+def test_who_left_before_the_topics_were_known_follows_none(visitor: Visitor, stage: Stage) -> None:
+    page = visitor.open(stage.url)
+    asked: list[str] = []
+    held: list[Route] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.route("**/api/about", lambda route: held.append(route), times=1)
+    with page.expect_request("**/api/about"):
+        page.locator("#tab-tail").click()
+    page.locator("#tab-now").click()
+    expect(page.locator("#panel-tail")).to_be_hidden()
+    with page.expect_response("**/api/about"):
+        held[0].continue_()
+    # What follows upon the answer has begun when a later question is answered.
+    page.evaluate("fetch('api/fields').then((answer) => answer.text()).then(() => null)")
+    assert [url for url in asked if "/api/tail" in url] == []
+    page.locator("#tab-tail").click()
+    expect(page.locator(".records li").first).to_be_visible()

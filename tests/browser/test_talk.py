@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, Route, expect
 import pytest
 
 from tests.browser.conftest import Visitor
@@ -117,6 +117,28 @@ def test_a_thumb_that_failed_can_be_given_again(visitor: Visitor, town: Town) ->
     expect(answer.locator(".ways .wrong")).to_have_count(2)
     expect(good).to_have_attribute("aria-pressed", "true")
     expect(bad).to_have_attribute("aria-pressed", "false")
+
+
+def test_thumbs_do_not_overtake_each_other(visitor: Visitor, town: Town) -> None:
+    page = visitor.open(f"{town.url}/#talk")
+    answer = ask(page, "Quick or slow?")
+    good, bad = (answer.get_by_role("button", name=name) for name in ("Good", "Bad"))
+    held: list[Route] = []
+    page.route("**/v1/feedback", lambda route: held.append(route), times=1)
+    with page.expect_request("**/v1/feedback"):
+        good.click()
+    expect(good).to_be_disabled()
+    bad.dispatch_event("click")
+    expect(bad).to_have_attribute("aria-pressed", "false")
+    expect(answer.locator(".ways .quiet")).to_have_count(1)
+    held[0].continue_()
+    expect(bad).to_be_enabled()
+    expect(good).to_be_focused()
+    expect(answer.locator(".fate")).to_have_count(1)
+    with page.expect_request(lambda one: one.method == "POST") as asked:
+        bad.click()
+    said: Any = asked.value.post_data_json
+    assert said["replaces"] == answer.locator(".fate").first.get_attribute("data-feedback")
 
 
 def test_an_engine_that_fails_is_said(visitor: Visitor, town: Town) -> None:

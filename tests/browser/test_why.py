@@ -116,14 +116,22 @@ def test_what_is_looked_for_again_is_read_again(
     expect(status).to_contain_text("2 interactions,")
 
 
-def test_the_id_of_a_feedback_of_a_session_leads_to_its_why(visitor: Visitor, stage: Stage) -> None:
-    whole = "default:chat-1!said"
+@pytest.mark.parametrize(
+    ("whole", "missing"),
+    [
+        ("default:chat-1!said", "default:chat-1!said"),
+        ("default:chat-1~1M3250V00BAQP!said", "default:chat-1~1M3250V00BAQP"),
+    ],
+)
+def test_the_id_of_a_feedback_leads_to_its_why(
+    visitor: Visitor, stage: Stage, whole: str, missing: str
+) -> None:
     visitor.expected = ("404",)
     page = visitor.open(f"{stage.url}/#why")
     page.locator("#why-q").fill(whole)
     page.locator("#why-q").press("Enter")
     expect(page).to_have_url(f"{stage.url}/#why/interaction/{quote(whole, safe='!~')}")
-    expect(page.locator("#panel-why .status")).to_contain_text(whole)
+    expect(page.locator("#panel-why .status")).to_contain_text(f"'{missing}'")
     page.locator("#why-q").fill("well!said")
     page.locator("#why-q").press("Enter")
     expect(page).to_have_url(f"{stage.url}/#why?q=well%21said")

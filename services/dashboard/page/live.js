@@ -3,6 +3,7 @@
 // `traffic` comes with every refresh, so silence is a lost line too.
 
 const SILENCE_MS = 8_000;
+const PATIENCE_MS = 120_000;
 
 export class Live {
   /** `said(state, words)` hears how the line is: live, quiet or lost. */
@@ -13,6 +14,7 @@ export class Live {
     this.listeners = new Map();
     this.state = '';
     this.wait_ms = 500;
+    this.silence_ms = SILENCE_MS;
     this.heard_ms = Date.now();
     this.skew_ms = 0;
     this.open();
@@ -89,8 +91,10 @@ export class Live {
 
   check() {
     const silent_ms = Date.now() - this.heard_ms;
-    if (this.state === 'live' && silent_ms > SILENCE_MS) {
+    if (this.state === 'live' && silent_ms > this.silence_ms) {
       this.say('lost', 'nothing heard, trying again');
+      // A slow line may need longer for one section: asked again as soon, it would never come.
+      this.silence_ms = Math.min(this.silence_ms * 2, PATIENCE_MS);
       this.heard_ms = Date.now();
       this.open();
     }

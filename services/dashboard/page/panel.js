@@ -22,13 +22,11 @@ export function panel(title, area, { hint, say } = {}) {
 }
 
 /** A table whose rows are kept by key. A column: {name, hint, number: to the right, wraps: may be
- *  broken, text(row)} or
- *  put(cell, row) for more than text; `kind(row)` is the cell's class. */
+ *  broken, text(row) or for more than text put(cell, row), kind(row): the cell's class}. */
 export class Table {
-  constructor(host, columns, keyOf, { empty = 'nothing yet', label, chosen } = {}) {
+  constructor(host, columns, keyOf, { empty = 'nothing yet', label } = {}) {
     this.columns = columns;
     this.keyOf = keyOf;
-    this.chosen = chosen;
     this.rows = make('tbody');
     this.none = make('p', { class: 'quiet none' }, empty);
     const head = columns.map(({ name, hint, say, number }) =>

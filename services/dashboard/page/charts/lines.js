@@ -2,7 +2,7 @@
 
 import { draw, make } from '../dom.js';
 import { clock, number } from '../words.js';
-import { Plot, empty, label } from './plot.js';
+import { Plot, label } from './plot.js';
 import { extent, linear, nearest, ticks, times } from './scale.js';
 
 const LEFT = 44;
@@ -14,7 +14,7 @@ export class Lines extends Plot {
   /** `series`: {key, name} of each line, in the order of its colour; a point of the data has
    *  `x`, and for each key a number or {value, low, high}, or null. `x`: `time` (ms) or `number`.
    *  `y`: {say: value to text, low, high: limits that are always in view}. `xName` before a number
-   *  in words; `dots`: no line between them; `chosen(x)` hears a click. */
+   *  in words; `dots`: no line between them. */
   constructor(host, options) {
     super(host, options);
     this.series = options.series;
@@ -22,8 +22,6 @@ export class Lines extends Plot {
     this.y = { say: number, ...options.y };
     this.xName = options.xName ?? '';
     this.dots = options.dots ?? false;
-    this.chosen = options.chosen;
-    this.points = [];
     const key = make(
       'ul',
       { class: 'key', 'aria-hidden': 'true' },
@@ -34,18 +32,7 @@ export class Lines extends Plot {
     if (this.series.length > 1) host.prepend(key);
   }
 
-  set(points) {
-    this.points = points;
-    if (this.cursor !== null && this.cursor >= points.length) this.cursor = null;
-    this.redraw();
-  }
-
-  length() {
-    return this.points.length;
-  }
-
   at(x) {
-    if (!this.points.length || !this.across) return null;
     return nearest(
       this.points.map((point) => point.x),
       this.across.back(x),
@@ -63,8 +50,7 @@ export class Lines extends Plot {
     const reach = extent([...found, ...(found.length ? [this.y.low, this.y.high] : [])]);
     const wide = extent(this.points.map((point) => point.x));
     if (!reach || !wide) {
-      empty(svg, width, height, 'nothing yet');
-      this.across = null;
+      this.empty(svg);
       return;
     }
     this.across = linear(wide[0], wide[1], LEFT, width - RIGHT);
@@ -138,9 +124,7 @@ export class Lines extends Plot {
     });
   }
 
-  words(cursor) {
-    const point = cursor === null ? this.points.at(-1) : this.points[cursor];
-    if (!point) return 'nothing yet';
+  words(point) {
     const where = this.x === 'time' ? clock(point.x) : `${this.xName} ${number(point.x, 0)}`;
     const parts = this.series.map(({ key, name }) => {
       const one = read(point[key]);
@@ -150,11 +134,6 @@ export class Lines extends Plot {
       return `${name} ${say(one.value)}${range}`;
     });
     return [where, ...parts, point.note].filter(Boolean).join(' \u00b7 ');
-  }
-
-  choose(cursor) {
-    const point = this.points[cursor];
-    if (point && this.chosen) this.chosen(point.x);
   }
 }
 

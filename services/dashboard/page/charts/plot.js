@@ -5,12 +5,17 @@
 import { draw, make, replace, write } from '../dom.js';
 
 export class Plot {
-  /** `label`: what the chart shows, for who cannot see it. `height` in px. */
-  constructor(host, { label, height = 160 }) {
+  /** `label`: what the chart shows, for who cannot see it. `height` in px. `none`: said while there
+   *  is nothing to show. `chosen(point)` hears a click, or Enter. */
+  constructor(host, { label, height = 160, none = 'nothing yet', chosen = null }) {
     this.host = host;
     this.label = label;
     this.height = height;
+    this.none = none;
+    this.chosen = chosen;
+    this.points = [];
     this.cursor = null;
+    this.across = null;
     this.waiting = false;
     this.frame = make('div', { class: 'plot', tabindex: 0, role: 'img' });
     this.readout = make('p', { class: 'readout' });
@@ -30,6 +35,13 @@ export class Plot {
     new ResizeObserver(() => this.redraw()).observe(this.frame);
   }
 
+  /** Show these; the cursor stays while there is something under it. */
+  set(points) {
+    this.points = points;
+    if (this.cursor !== null && this.cursor >= points.length) this.cursor = null;
+    this.redraw();
+  }
+
   /** Draw at the next frame, once, and only where it can be seen. */
   redraw() {
     if (this.waiting) return;
@@ -46,14 +58,14 @@ export class Plot {
       });
       this.paint(svg);
       replace(this.frame, svg);
-      this.frame.setAttribute('aria-label', `${this.label}: ${this.summary()}`);
-      write(this.readout, this.words(this.cursor));
+      this.frame.setAttribute('aria-label', `${this.label}: ${this.told(null)}`);
+      write(this.readout, this.told(this.cursor));
     });
   }
 
   point(event) {
     const box = this.frame.getBoundingClientRect();
-    this.move(this.at(event.clientX - box.left, event.clientY - box.top));
+    this.move(this.across && this.at(event.clientX - box.left));
   }
 
   move(cursor) {
@@ -64,7 +76,7 @@ export class Plot {
 
   press(event) {
     if (event.altKey || event.ctrlKey || event.metaKey) return;
-    const last = this.length() - 1;
+    const last = this.points.length - 1;
     if (last < 0) return;
     const from = this.cursor ?? last + (event.key === 'ArrowRight' ? 0 : 1);
     const to = {
@@ -79,40 +91,41 @@ export class Plot {
     this.move(to);
   }
 
-  // What a chart says of itself.
-
-  /** How many places the cursor has. */
-  length() {
-    return 0;
+  /** What is at the cursor, in words; of null the newest. */
+  told(cursor) {
+    const point = this.points.at(cursor ?? -1);
+    return point ? this.words(point) : this.none;
   }
 
-  /** The place of the cursor at a point of the frame. */
+  choose(cursor) {
+    const point = this.points[cursor];
+    if (point) this.chosen?.(point);
+  }
+
+  // What a chart says of itself.
+
+  /** Into an SVG, with `across` as the scale from points to px; or `empty`. */
+  paint() {}
+
+  /** The index of the point at so many px from the left. */
   at() {
     return null;
   }
 
-  paint() {}
-
-  /** The newest, in words. */
-  summary() {
-    return this.words(null);
-  }
-
-  /** What is at the cursor; of null the newest. */
+  /** A point in words. */
   words() {
     return '';
   }
 
-  /** A place was chosen: a click, or Enter. */
-  choose() {}
+  /** Say in the middle that there is nothing to show. */
+  empty(svg) {
+    this.across = null;
+    const place = { 'text-anchor': 'middle', class: 'axis empty' };
+    svg.append(label(this.width / 2, this.height / 2, this.none, place));
+  }
 }
 
 /** A line of text in a chart. */
 export function label(x, y, text, more = {}) {
   return draw('text', { x, y, class: 'axis', ...more }, text);
-}
-
-/** Said in the middle of a chart that has nothing to show. */
-export function empty(svg, width, height, text) {
-  svg.append(label(width / 2, height / 2, text, { 'text-anchor': 'middle', class: 'axis empty' }));
 }

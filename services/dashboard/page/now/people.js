@@ -33,7 +33,7 @@ export class People {
     });
     const version = by === 'version';
     const path = version ? 'reward.by_version' : 'reward.windows';
-    const chosen = version ? (x) => (location.hash = toVersion(x)) : null;
+    const chosen = version ? ({ x }) => (location.hash = toVersion(x)) : null;
     const across = { x: version ? 'number' : 'time', xName: 'version', chosen, height: 220 };
     replace(this.charts);
     this.share = new Lines(this.part('satisfied answers', `${path}.share`), {

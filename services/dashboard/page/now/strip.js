@@ -1,7 +1,7 @@
 // The row of lamps on top: the eight things that say whether all is well.
 
 import { make, mark, write } from '../dom.js';
-import { NONE, ago, number, percent, seconds, whole } from '../words.js';
+import { NONE, ago, number, percent, plain, seconds, whole } from '../words.js';
 
 export class Strip {
   constructor(host, live) {
@@ -70,7 +70,7 @@ export class Strip {
 
   alarm({ open, recent }) {
     const newest = open[0];
-    if (newest) this.alarms(`${open.length} open`, newest.stream, 'bad');
+    if (newest) this.alarms(`${open.length} open`, plain(newest.stream), 'bad');
     else this.alarms('none open', recent[0] ? `last ${ago(recent[0].time_ms, this.live.now())}` : '', 'good');
   }
 

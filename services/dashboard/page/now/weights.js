@@ -32,6 +32,7 @@ export class Versions {
     host.append(box);
     this.chart = new Timeline(body, {
       label: 'Versions along time',
+      none: 'no version yet',
       height: 190,
       lanes: [
         { key: 'answers', name: 'trained on', say: whole },
