@@ -70,8 +70,9 @@ def gather(
     """The chain of an interaction, of a feedback or of a version, by its id or number.
 
     ``spell`` gives the text of each token, where the caller has the model's tokenizer. Only what
-    the chain leads to is read. Raises ValueError for what is none of these or is not on the log,
-    LogError, SettingsError for a key file that is none.
+    the chain leads to is read. With ``trusted_keys`` a version that none of them signed is not
+    there, and what its steps and receipts say is not told. Raises ValueError for what is none of
+    these or is not on the log, LogError, SettingsError for a key file that is none.
     """
     import time
 

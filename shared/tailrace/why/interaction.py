@@ -23,7 +23,7 @@ from tailrace.stream import Decoder
 from tailrace.why import ledger
 from tailrace.why.ledger import where
 from tailrace.why.records import Answer, Asked, Decision, Serving, Token, Turn
-from tailrace.why.serving import State, serving, state
+from tailrace.why.serving import State, serving, state, strangers
 
 Spell = Callable[[list[int]], list[str]]
 """The text of each token."""
@@ -53,6 +53,10 @@ def interaction(
             f"no feedback {feedback_id!r} is on the log, only its interaction (what could not be "
             "read as feedback: tailrace dead-letters list)"
         )
+    now = None
+    if _decided(found, common.model):
+        now = state(log, common, now_ms=now_ms)
+        found = _trusted(log, decoder, common, found, now)
     told = explanation(found)
     return Turn(
         interaction_id=interaction_id,
@@ -62,7 +66,7 @@ def interaction(
         answers=[_answer(record, event, spell) for record, event in found.outputs.values()],
         feedback=told.feedback,
         revisions=told.revisions,
-        decisions=_decisions(log, decoder, common, found, now_ms),
+        decisions=[] if now is None else _decisions(log, decoder, common, found, now),
         expired=found.expired,
     )
 
@@ -155,25 +159,44 @@ def document(text: str | None) -> Any:
     return found
 
 
-def _decisions(
-    log: Log, decoder: Decoder, common: Common, found: turn.Records, now_ms: int
-) -> list[Decision]:
-    mine = [
+def _decided(found: turn.Records, model: str) -> list[tuple[LogRecord, Receipt]]:
+    """What the trainer of a model said of the trajectories."""
+    return [
         (record, event)
         for record, event in found.receipts
         if event.stage == "trainer"
         and event.subject_id in found.trajectories
-        and event.model in (None, common.model)
+        and event.model in (None, model)
     ]
-    if not mine:
-        return []
+
+
+def _trusted(
+    log: Log, decoder: Decoder, common: Common, found: turn.Records, now: State
+) -> turn.Records:
+    """Without what belongs to a version that no trusted key signed."""
+    said = {event.version for _, event in _decided(found, common.model)}
+    unknown = {version for version in said if version is not None and version not in now.rows}
+    gone = strangers(log, decoder, common, unknown)
+    kept = [
+        (record, event)
+        for record, event in found.receipts
+        if event.stage != "trainer"
+        or event.model not in (None, common.model)
+        or event.version not in gone
+    ]
+    return found._replace(receipts=kept)
+
+
+def _decisions(
+    log: Log, decoder: Decoder, common: Common, found: turn.Records, now: State
+) -> list[Decision]:
+    mine = _decided(found, common.model)
     wanted = {
         (event.version, _source(event)): record.time_ms
         for record, event in mine
         if event.outcome in _TRAINED and event.version is not None
     }
-    taken = ledger.trained(log, decoder, wanted, common.model, prefix=common.prefix)
-    now = state(log, common, now_ms=now_ms)
+    taken = ledger.trained(log, decoder, wanted, common.model, now.rows, prefix=common.prefix)
     return [
         Decision(
             where=where(record, topics.RECEIPTS),

@@ -6,7 +6,7 @@ leads to the others. Where it does not, because the log was copied and has other
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 import statistics
 
 from tailrace import topics
@@ -73,16 +73,17 @@ def trained(
     decoder: Decoder,
     wanted: Mapping[tuple[int, Place], int],
     model: str,
+    known: Container[int],
     *,
     prefix: str = "",
 ) -> dict[tuple[int, Place], Trained]:
     """The steps that took trajectories. ``wanted``: version and place on ``trajectories``, to the
-    append time of the receipt."""
+    append time of the receipt; ``known``: versions that there are: what others name is no end."""
     found: dict[tuple[int, Place], Trained] = {}
     for since_ms in (min(wanted.values()), 0) if wanted else ():
         newest = max(version for version, _ in wanted)
         for record, step in steps(log, decoder, since_ms, model, prefix=prefix):
-            if step.version > newest:
+            if step.version > newest and step.version in known:
                 break
             for number, one in enumerate(step.inputs):
                 key = (step.version, (one.partition, one.offset))
@@ -94,13 +95,19 @@ def trained(
 
 
 def steps_of(
-    log: Log, decoder: Decoder, update: ModelUpdate, made_ms: int, *, prefix: str = ""
+    log: Log,
+    decoder: Decoder,
+    update: ModelUpdate,
+    made_ms: int,
+    known: Container[int],
+    *,
+    prefix: str = "",
 ) -> list[tuple[LogRecord, Step]]:
-    """Those of one version, whose manifest was appended then."""
+    """Those of one version, whose manifest was appended then. ``known``: as of :func:`trained`."""
     found: list[tuple[LogRecord, Step]] = []
     for since_ms in (made_ms, 0):
         for record, step in steps(log, decoder, since_ms, update.model, prefix=prefix):
-            if step.version > update.version:
+            if step.version > update.version and step.version in known:
                 break
             if step.version == update.version:
                 found.append((record, step))

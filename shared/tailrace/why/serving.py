@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from typing import NamedTuple
 
 from tailrace import topics, versions
-from tailrace.events import ModelAck, Release
+from tailrace.errors import InvalidRecord
+from tailrace.events import ModelAck, ModelUpdate, Release
 from tailrace.log.base import Log, LogRecord
 from tailrace.settings import Common
 from tailrace.stream import Decoder, read_all
 from tailrace.topics import named
 from tailrace.versions import Engine, Version
+from tailrace.weights.history import Written, history
 from tailrace.weights.lineage import Lineage
+from tailrace.weights.trust import Trust
 from tailrace.why.records import Serving
 from tailrace.wire import Wire
 
@@ -48,6 +51,27 @@ def state(log: Log, common: Common, *, now_ms: int) -> State:
         engines={engine.engine: engine for engine in engines},
         now_ms=now_ms,
     )
+
+
+def strangers(log: Log, decoder: Decoder, common: Common, asked: Set[int]) -> frozenset[int]:
+    """Those of ``asked`` that somebody else published: their manifests are there, and none
+    counts by the rule of the audit (:mod:`tailrace.weights.history`). None without
+    ``trusted_keys``. Raises LogError, SettingsError."""
+    if not asked or not common.trusted_keys:
+        return frozenset()
+    trust = Trust(common.trusted_keys)
+    written = []
+    name = named(topics.MODEL_UPDATES, common.prefix)
+    for record in read_all(log, name, committed_only=True):
+        try:
+            update = decoder.decode(record)
+        except InvalidRecord:
+            continue
+        assert isinstance(update, ModelUpdate)
+        if update.model == common.model and record.key == common.model.encode():
+            written.append(Written(update, trust.signed(record.value, record.headers)))
+    counted = {update.version for update in history(written)}
+    return frozenset(one.update.version for one in written) & asked - counted
 
 
 def serving(

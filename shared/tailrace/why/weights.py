@@ -45,10 +45,13 @@ def weights(
     is none.
     """
     now = state(log, common, now_ms=now_ms)
-    update = now.lineage.adapters.get(version) or orders.whole(now.lineage, version, common.model)
+    unsigned = ", or none that a trusted key signed" if common.trusted_keys else ""
+    update = now.lineage.adapters.get(version) or orders.whole(
+        now.lineage, version, common.model, unsigned
+    )
     record = ledger.manifest(log, decoder, update, prefix=common.prefix)
     made_ms = update.created_ms if record is None else record.time_ms
-    taken = ledger.steps_of(log, decoder, update, made_ms, prefix=common.prefix)
+    taken = ledger.steps_of(log, decoder, update, made_ms, now.rows, prefix=common.prefix)
     first_ms = taken[0][0].time_ms if taken else made_ms - TRANSACTION_MS
     inputs = [one for _, step in taken for one in step.inputs]
     chain = list(now.lineage.chain(version))[1:]
