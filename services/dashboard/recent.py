@@ -84,9 +84,10 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Results(msgspec.Struct, frozen=True, kw_only=True):
-    """What was found, newest first."""
+    """What was found."""
 
     found: list[Found]
+    """Newest first, by ``time_ms``; of one moment by id, the last first."""
     more: bool
     since_ms: int | None
 
@@ -158,16 +159,17 @@ class Recent:
         return one
 
     def search(self, query: Query) -> Results:
-        """The newest that match."""
+        """The newest that match. Partitions are read one by one, so what came last need not be."""
         with self._lock:
             known = list(self._known.values())
+        known.sort(key=lambda one: (one.time_ms, one.interaction_id), reverse=True)
         found: list[Found] = []
-        for one in reversed(known):
+        for one in known:
             if query.matches(one):
                 if len(found) == query.limit:
-                    return Results(found=found, more=True, since_ms=known[0].time_ms)
+                    return Results(found=found, more=True, since_ms=known[-1].time_ms)
                 found.append(one)
-        return Results(found=found, more=False, since_ms=known[0].time_ms if known else None)
+        return Results(found=found, more=False, since_ms=known[-1].time_ms if known else None)
 
 
 def excerpt(text: str | None, chars: int) -> str:

@@ -175,17 +175,17 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="int
     """The feedback that was asked about. None: the interaction was."""
     also: list[str]
     """Where that feedback is about the whole session: other interactions of which it made the
-    reward."""
+    reward, newest first."""
     asked: Asked | None
     """None: the prompt is not on the log (any more)."""
     answers: list[Answer]
     """By choice."""
     feedback: list[Heard]
-    """All that was said of it, in the order of the log."""
+    """All that was said of it, in the order of the log: by append time, then offset."""
     revisions: list[Revision]
-    """Its rewards, term by term: by choice, oldest first."""
+    """Its rewards, term by term: by choice, oldest first. Terms are in the reward spec's order."""
     decisions: list[Decision]
-    """What the trainer made of these, in the order of the log."""
+    """What the trainer made of these, in the order of the log: by append time, then offset."""
     expired: list[str]
     """Topics whose records of that time are gone: what is missing here may have been there."""
 
@@ -263,7 +263,7 @@ class Weights(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="
     older: int
     """How many more there are before those."""
     children: list[Version]
-    """Made from it, adapters included."""
+    """Made from it, adapters included. By number."""
     ranges: list[Range]
     """Which records of ``trajectories`` it decided, by partition: from ``start`` to ``end`` less
     what is held back for a later one."""
@@ -272,14 +272,16 @@ class Weights(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="
     last_feedback_ms: int | None
     """Append time of the newest."""
     outcomes: dict[str, int]
-    """What became of the records that it decided, by its receipts."""
+    """What became of the records that it decided, by its receipts. By name."""
     objectives: dict[str, int]
-    """How many answers its steps trained, by objective."""
+    """How many answers its steps trained, by objective. By name."""
     steps: list[StepTaken]
+    """In the order of the ledger."""
     canary: Probe | None
     serving: list[Serving]
     """Every engine that was heard in the last hour, or had it in the first. By name."""
     movers: list[Mover]
-    """The answers with the largest advantages, either way, largest first."""
+    """The answers with the largest advantages, either way, largest first; equal ones in the order
+    of the ledger: by step, then place in it."""
     reward_mean: float | None
     """Of all answers trained with a reward."""

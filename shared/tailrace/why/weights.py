@@ -69,7 +69,7 @@ def weights(
         ancestors=[_ancestor(now, base) for base in chain[:_ANCESTORS]],
         older=max(0, len(chain) - _ANCESTORS),
         children=[row for row in now.rows.values() if row.base == version],
-        ranges=update.ranges,
+        ranges=sorted(update.ranges, key=lambda one: one.partition),
         first_feedback_ms=update.first_feedback_ms,
         last_feedback_ms=update.last_feedback_ms,
         outcomes=_outcomes(log, decoder, common, update, first_ms, made_ms),
