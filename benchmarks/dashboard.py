@@ -36,9 +36,9 @@ import psutil
 from benchmarks.living import MODEL, PARTITIONS, Living
 from services.dashboard.picture import SECTIONS
 from services.local import broker, jars, processes
-from services.local.latency import quantile
 from services.local.ports import free_port
 from tailrace import events, topics
+from tailrace.estimates import quantile
 from tailrace.log.kafka import KafkaLog
 from tailrace.stream import publish_schemas
 

@@ -18,7 +18,6 @@ import argparse
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 import json
-import math
 import multiprocessing
 from pathlib import Path
 import statistics
@@ -30,11 +29,10 @@ from benchmarks.chart import Series, lines
 from benchmarks.chat import Chat
 from benchmarks.kinds import Kinds
 from benchmarks.stale import ROUTING, Plan, Run
+from tailrace import estimates
 
 OBJECTIVES = [ROUTING, "reinforce", "ppo", "decoupled", "cispo"]
 LAGS = [0, 1, 4, 16, 64]
-_T95 = [math.nan, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262]
-"""Student's t for a two-sided 95 %, by degrees of freedom; the first is none."""
 _TASKS: dict[str, type[Kinds] | type[Chat]] = {Kinds.name: Kinds, Chat.name: Chat}
 
 
@@ -160,10 +158,8 @@ def interval(values: Sequence[float]) -> float | None:
     >>> interval([0.0, 1.0, 2.0]), interval([1.0])
     (2.4843, None)
     """
-    if len(values) < 2:
-        return None
-    t = _T95[min(len(values), len(_T95)) - 1]
-    return round(t * statistics.stdev(values) / math.sqrt(len(values)), 4)
+    found = estimates.mean(values)
+    return None if found.value is None or found.high is None else round(found.high - found.value, 4)
 
 
 def table(found: Sequence[Row]) -> str:

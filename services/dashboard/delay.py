@@ -15,9 +15,10 @@ from collections.abc import Collection
 import msgspec
 
 from services.dashboard.bounded import Memory
-from services.dashboard.intervals import quantile, rounded
+from services.dashboard.intervals import rounded
 from services.dashboard.learning import Latency, Served, Stage
 from services.dashboard.settings import Settings
+from tailrace.estimates import quantile
 from tailrace.events import ModelAck, Receipt
 
 Place = tuple[int, int]

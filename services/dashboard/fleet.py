@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections import Counter, deque
 import math
 
-from services.dashboard.intervals import quantile, rounded
+from services.dashboard.intervals import rounded
 from services.dashboard.rate import Rate
 from services.dashboard.settings import Settings
 from services.dashboard.system import Engine, Engines
+from tailrace.estimates import quantile
 from tailrace.events import ModelAck, Output
 from tailrace.versions import STALE_S
 

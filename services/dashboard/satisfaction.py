@@ -14,9 +14,10 @@ from typing import Any
 import msgspec
 
 from services.dashboard.bounded import Memory
-from services.dashboard.intervals import Mean, rounded, wilson
+from services.dashboard.intervals import Mean, rounded
 from services.dashboard.learning import OfVersion, Reward, Window
 from services.dashboard.settings import Settings
+from tailrace.estimates import wilson
 from tailrace.events import Trajectory, VersionSpan
 
 _LARGEST = 1e60

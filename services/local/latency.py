@@ -10,7 +10,6 @@ time to the first token, plus an even share of the rest. Clocks of gateway and b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 import math
 
 from tailrace.events import Coordinates, Output, Prompt, Receipt
@@ -95,18 +94,3 @@ class FeedbackToServed:
             if when_ms < math.inf:
                 samples.append((when_ms - self._feedback[place]) / 1000)
         return samples
-
-
-def quantile(values: Sequence[float], share: float) -> float | None:
-    """The value below which ``share`` of the values lie, interpolated; None of none.
-
-    >>> quantile([1.0, 2.0, 3.0, 4.0], 0.5)
-    2.5
-    """
-    if not values:
-        return None
-    ordered = sorted(values)
-    at = share * (len(ordered) - 1)
-    low = math.floor(at)
-    high = math.ceil(at)
-    return ordered[low] + (ordered[high] - ordered[low]) * (at - low)

@@ -1,4 +1,4 @@
-"""The end of a demo in numbers, and the statistics behind them. Pure.
+"""The end of a demo in numbers. Pure.
 
 ``tailrace demo --json`` prints :func:`summary` as its last line.
 """
@@ -10,35 +10,19 @@ from collections.abc import Sequence
 import math
 from typing import Any
 
-from services.local.latency import quantile
 from services.local.picture import Picture
 from tailrace.audit import Report
+from tailrace.estimates import quantile, wilson
 
 EDGE = 100
 """Interactions at either end that are compared."""
-_Z95 = 1.959963984540054
-
-
-def wilson(good: int, total: int) -> tuple[float, float]:
-    """95 % interval of a share (Wilson 1927). Nothing seen: (0, 1).
-
-    >>> [round(v, 4) for v in wilson(8, 10)]
-    [0.4902, 0.9433]
-    """
-    if total == 0:
-        return 0.0, 1.0
-    share, z2 = good / total, _Z95**2
-    middle = (share + z2 / (2 * total)) / (1 + z2 / total)
-    half = _Z95 / (1 + z2 / total)
-    half *= math.sqrt(share * (1 - share) / total + z2 / (4 * total**2))
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def p_value(good_a: int, total_a: int, good_b: int, total_b: int) -> float:
     """Two-sided p of equal shares: two-proportion z test with the pooled share.
 
     >>> round(p_value(15, 100, 30, 100), 5)
-    0.01106
+    0.01109
     """
     if not total_a or not total_b:
         return 1.0

@@ -13,8 +13,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from services.local.latency import quantile
 from services.local.picture import WINDOW, Picture
+from tailrace.estimates import quantile
 
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 _GRAPH_WIDTH = 64

@@ -7,25 +7,16 @@ Trajectories and receipts in, a :class:`Trial` with intervals out. Called by
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-import math
+from collections.abc import Iterable
 
 import msgspec
 
 from services.rewards.spec import Spec
-from tailrace import events, ids
+from tailrace import estimates, events, ids
+from tailrace.estimates import Estimate, number
 
 LARGEST = 5
 """Answers shown by name: those whose reward differs most."""
-_Z95 = 1.959963984540054
-
-
-class Estimate(msgspec.Struct, frozen=True):
-    """A mean or a share and its 95 % interval; None where there is nothing to estimate it from."""
-
-    value: float | None
-    low: float | None
-    high: float | None
 
 
 class Change(msgspec.Struct, frozen=True):
@@ -48,7 +39,7 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     logged_mean: float | None
     tried_mean: float | None
     difference: Estimate
-    """Of the means, tried less logged; paired, by the normal distribution."""
+    """Of the means, tried less logged; paired, by Student's t."""
     changed: Estimate
     """Share of answers with another reward (Wilson 1927)."""
     gained: int
@@ -109,16 +100,17 @@ def compared(rules: Spec, was: Account, would: Account) -> Trial:
         spec=rules.hash(),
         answers=len(both),
         rewarded=len(pairs),
-        logged_mean=_mean([logged for logged, _ in pairs]),
-        tried_mean=_mean([after for _, after in pairs]),
-        difference=_paired([after - logged for logged, after in pairs]),
-        changed=_wilson(len(changed), len(both)),
+        logged_mean=estimates.mean([logged for logged, _ in pairs]).value,
+        tried_mean=estimates.mean([after for _, after in pairs]).value,
+        difference=estimates.paired([after - logged for logged, after in pairs]),
+        changed=estimates.share(len(changed), len(both)),
         gained=sum(c.logged is None for c in changed),
         lost=sum(c.tried is None for c in changed),
         only_logged=len(was.answers.keys() - would.answers.keys()),
         only_tried=len(would.answers.keys() - was.answers.keys()),
         terms={
-            name: (_mean(old.get(name, [])), _mean(new.get(name, []))) for name in {**new, **old}
+            name: (estimates.mean(old.get(name, [])).value, estimates.mean(new.get(name, [])).value)
+            for name in {**new, **old}
         },
         outcomes=dict(outcomes),
         largest=sorted(changed, key=lambda c: (-_size(c), c.answer))[:LARGEST],
@@ -139,28 +131,6 @@ def _size(change: Change) -> float:
     return abs((change.tried or 0.0) - (change.logged or 0.0))
 
 
-def _mean(values: Sequence[float]) -> float | None:
-    return math.fsum(values) / len(values) if values else None
-
-
-def _paired(differences: Sequence[float]) -> Estimate:
-    mean = _mean(differences)
-    if mean is None or len(differences) < 2:
-        return Estimate(mean, None, None)
-    variance = math.fsum((d - mean) ** 2 for d in differences) / (len(differences) - 1)
-    half = _Z95 * math.sqrt(variance / len(differences))
-    return Estimate(mean, mean - half, mean + half)
-
-
-def _wilson(some: int, total: int) -> Estimate:
-    if not total:
-        return Estimate(None, None, None)
-    share, z2 = some / total, _Z95**2
-    middle = (share + z2 / (2 * total)) / (1 + z2 / total)
-    half = _Z95 / (1 + z2 / total) * math.sqrt(share * (1 - share) / total + z2 / (4 * total**2))
-    return Estimate(share, max(0.0, middle - half), min(1.0, middle + half))
-
-
 def in_words(trial: Trial) -> list[str]:
     """The trial as lines of text."""
     lines = [
@@ -171,27 +141,16 @@ def in_words(trial: Trial) -> list[str]:
             f"left out: {trial.only_logged} only as logged, {trial.only_tried} only as tried"
         )
     lines.append(
-        f"mean reward {_number(trial.logged_mean)} -> {_number(trial.tried_mean)}, "
-        f"difference {_estimate(trial.difference)}"
+        f"mean reward {number(trial.logged_mean)} -> {number(trial.tried_mean)}, "
+        f"difference {trial.difference}"
     )
     lines.append(
-        f"share changed {_estimate(trial.changed)}; {trial.gained} gained a reward, "
-        f"{trial.lost} lost it"
+        f"share changed {trial.changed}; {trial.gained} gained a reward, {trial.lost} lost it"
     )
     for name, (logged, after) in sorted(trial.terms.items()):
-        lines.append(f"  {name}: {_number(logged)} -> {_number(after)}")
+        lines.append(f"  {name}: {number(logged)} -> {number(after)}")
     for change, count in sorted(trial.outcomes.items()):
         lines.append(f"feedback {change}: {count}")
     for one in trial.largest:
-        lines.append(f"{one.answer}: {_number(one.logged)} -> {_number(one.tried)}")
+        lines.append(f"{one.answer}: {number(one.logged)} -> {number(one.tried)}")
     return lines
-
-
-def _number(value: float | None) -> str:
-    return "none" if value is None else f"{value:.4g}"
-
-
-def _estimate(estimate: Estimate) -> str:
-    if estimate.low is None:
-        return _number(estimate.value)
-    return f"{_number(estimate.value)} [{_number(estimate.low)}, {_number(estimate.high)}]"

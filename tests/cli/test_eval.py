@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tailrace import cli, topics
+from tailrace.estimates import mean, wilson
 from tailrace.log.memory import MemoryLog
 from tailrace.tasks.figures import Scored, figures, in_words, interval
 from tailrace.weights import folder
@@ -30,15 +31,12 @@ def tasks_of(where: Path) -> Path:
     return write(where / "sums", lines, verifier)
 
 
-def test_the_interval_is_wilsons() -> None:
-    assert interval([]) is None
-    # n / (n + z²), by hand: all of ten pass.
-    low, high = interval([1.0] * 10) or (0, 0)
-    assert (low, high) == pytest.approx((0.7225, 1.0), abs=5e-5)
-    assert interval([0.0] * 10) == pytest.approx((0.0, 1 - low))
-    wide = interval([3.0, 5.0]) or (0, 0)
-    assert wide == pytest.approx((4 - 1.959964, 4 + 1.959964))
-    assert interval([7.0]) is None
+def test_the_interval_is_wilsons_from_0_to_1_and_students_else() -> None:
+    assert interval([]) is None and interval([7.0]) is None
+    assert interval([1.0]) == wilson(1, 1)
+    assert interval([0.5, 0.25, 1.0]) == wilson(1.75, 3)
+    wide = mean([3.0, 5.0])
+    assert interval([3.0, 5.0]) == (wide.low, wide.high)
 
 
 def test_what_has_no_score_is_counted_and_said() -> None:

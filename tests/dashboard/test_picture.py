@@ -9,10 +9,10 @@ import pytest
 
 from services.dashboard import masking, recent
 from services.dashboard.delay import Delay
-from services.dashboard.intervals import student, wilson
 from services.dashboard.picture import FIELDS, SECTIONS
 from services.dashboard.settings import Settings
 from tailrace import events, topics
+from tailrace.estimates import wilson
 from tailrace.stream import Writer
 from tailrace.wire import Wire
 from tests.dashboard.life import MODEL, Life, picture, reader_of
@@ -249,8 +249,3 @@ def test_masking_leaves_ids_and_numbers() -> None:
     assert "secret" not in str(found) and "'id': 5" not in str(found)
     assert found["answers"][0]["tokens"] == [{"id": None, "logprob": -1.0}]
     assert found["feedback"][0]["record"]["boolean"] and found["headers"]["ce_id"] == "x"
-
-
-@pytest.mark.parametrize(("freedom", "exact"), [(1, 12.7062), (31, 2.0395), (100, 1.9840)])
-def test_quantiles_of_students_t(freedom: int, exact: float) -> None:
-    assert student(freedom) == pytest.approx(exact, abs=1e-3)

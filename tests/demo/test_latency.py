@@ -4,7 +4,7 @@ from itertools import permutations
 
 import pytest
 
-from services.local.latency import FeedbackToServed, quantile, token_time_ms
+from services.local.latency import FeedbackToServed, token_time_ms
 from tailrace.events import Coordinates, Output, Prompt, Receipt, VersionSpan
 
 TURN = "default:s~0000000000000"
@@ -101,10 +101,3 @@ def test_filtered_trajectories_make_no_sample() -> None:
     for event in ("feedback", JOINED, filtered, PROMPT, _output((4, 0, 10))):
         _feed(latency, event)
     assert latency.samples_s() == []
-
-
-def test_quantiles() -> None:
-    assert quantile([], 0.5) is None
-    assert quantile([7.0], 0.95) == 7.0
-    assert quantile([3.0, 1.0, 2.0], 1.0) == 3.0
-    assert quantile(list(map(float, range(101))), 0.95) == 95.0

@@ -8,9 +8,9 @@ from typing import TypeVar
 
 import msgspec
 
-from tailrace.compare import estimate
+from tailrace import estimates
 from tailrace.compare.account import Account, Answer
-from tailrace.compare.estimate import Estimate
+from tailrace.estimates import Estimate, number
 
 K = TypeVar("K")
 LARGEST = 5
@@ -124,11 +124,11 @@ def _rewards(one: dict[str, Answer], two: dict[str, Answer]) -> Rewards:
     return Rewards(
         answers=(len(one), len(two)),
         both=len(both),
-        means=(estimate.mean(first), estimate.mean(second)),
-        difference=estimate.unpaired(first, second),
-        paired=estimate.paired([b - a for a, b in pairs]),
-        changed=estimate.share(len(changed), len(both)),
-        terms={name: estimate.paired(values) for name, values in sorted(terms.items())},
+        means=(estimates.mean(first), estimates.mean(second)),
+        difference=estimates.unpaired(first, second),
+        paired=estimates.paired([b - a for a, b in pairs]),
+        changed=estimates.share(len(changed), len(both)),
+        terms={name: estimates.paired(values) for name, values in sorted(terms.items())},
         largest=sorted(changed, key=lambda c: (-abs((c[2] or 0.0) - (c[1] or 0.0)), c[0]))[
             :LARGEST
         ],
@@ -145,14 +145,14 @@ def _outcomes(one: dict[K, str], two: dict[K, str]) -> Outcomes:
         outcomes={
             name: Outcome(
                 counts=(counts[0][name], counts[1][name]),
-                difference=estimate.shares(
+                difference=estimates.shares(
                     (counts[0][name], totals[0]), (counts[1][name], totals[1])
                 ),
             )
             for name in sorted(counts[0].keys() | counts[1].keys())
         },
         both=len(both),
-        changed=estimate.share(sum(changes.values()), len(both)),
+        changed=estimates.share(sum(changes.values()), len(both)),
         changes=dict(sorted(changes.items())),
     )
 
@@ -163,17 +163,15 @@ def in_words(found: Comparison) -> list[str]:
     lines = [
         f"{found.first!r} and {found.second!r}: {rewards.answers[0]} and {rewards.answers[1]} "
         f"answers, {rewards.both} in both",
-        f"mean reward {_said(rewards.means[0])} and {_said(rewards.means[1])}, "
-        f"difference {_said(rewards.difference)}",
-        f"of the same answers: difference {_said(rewards.paired)}, "
-        f"changed {_said(rewards.changed)}",
+        f"mean reward {rewards.means[0]} and {rewards.means[1]}, difference {rewards.difference}",
+        f"of the same answers: difference {rewards.paired}, changed {rewards.changed}",
     ]
-    lines += [f"  {name}: {_said(value)}" for name, value in rewards.terms.items()]
-    lines += [f"  {name}: {_number(a)} -> {_number(b)}" for name, a, b in rewards.largest]
+    lines += [f"  {name}: {value}" for name, value in rewards.terms.items()]
+    lines += [f"  {name}: {number(a)} -> {number(b)}" for name, a, b in rewards.largest]
     for name, account in (("feedback", found.feedback), ("trajectories", found.trajectories)):
         lines.append(
             f"{name}: {account.records[0]} and {account.records[1]} with an outcome, of "
-            f"{account.both} in both changed {_said(account.changed)}"
+            f"{account.both} in both changed {account.changed}"
         )
         lines += _counts(account.outcomes.items())
         lines += [f"  {change}: {count}" for change, count in account.changes.items()]
@@ -190,16 +188,6 @@ def in_words(found: Comparison) -> list[str]:
 
 def _counts(outcomes: Iterable[tuple[str, Outcome]]) -> list[str]:
     return [
-        f"  {name}: {each.counts[0]} and {each.counts[1]}, share {_said(each.difference)}"
+        f"  {name}: {each.counts[0]} and {each.counts[1]}, share {each.difference}"
         for name, each in outcomes
     ]
-
-
-def _number(value: float | None) -> str:
-    return "none" if value is None else f"{value:.4g}"
-
-
-def _said(found: Estimate) -> str:
-    if found.low is None:
-        return _number(found.value)
-    return f"{_number(found.value)} [{_number(found.low)}, {_number(found.high)}]"

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 import math
-from statistics import fmean, stdev
 
 import msgspec
 
-_Z = 1.959964
-"""97.5 % of the normal distribution lie below."""
+from tailrace import estimates
 
 
 class Scored(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,7 +52,7 @@ def figures(benchmark: str, split: str, items: Sequence[Scored]) -> Figures:
         tasks=len(items),
         scored=len(scores),
         unscored=dict(Counter(item.reason or "" for item in items if item.score is None)),
-        mean=fmean(scores) if scores else None,
+        mean=estimates.mean(scores).value,
         ci95=interval(scores),
         items=list(items),
     )
@@ -63,27 +61,18 @@ def figures(benchmark: str, split: str, items: Sequence[Scored]) -> Figures:
 def interval(scores: Sequence[float]) -> tuple[float, float] | None:
     """Bounds of the mean, at 95 %; None where nothing can be said.
 
-    Scores from 0 to 1: Wilson's interval (1927), which holds for few tasks too, and where all pass;
-    it is exact in form for 0 and 1 alone, and for what lies between too wide rather than too
-    narrow. Others: mean and standard error under a normal distribution, from two scores on.
+    Scores from 0 to 1: Wilson's interval, which holds for few tasks too, and where all pass.
+    Others: Student's, from two scores on (:mod:`tailrace.estimates`).
 
     >>> [round(bound, 3) for bound in interval([1.0] * 8 + [0.0] * 2)]
     [0.49, 0.943]
     """
-    count = len(scores)
-    if not count:
+    if not scores:
         return None
-    mean = fmean(scores)
     if 0.0 <= min(scores) and max(scores) <= 1.0:
-        scale = 1 + _Z**2 / count
-        middle = (mean + _Z**2 / (2 * count)) / scale
-        spread = mean * (1 - mean) / count + (_Z / (2 * count)) ** 2
-        reach = _Z * math.sqrt(max(0.0, spread)) / scale
-        return max(0.0, middle - reach), min(1.0, middle + reach)
-    if count < 2:
-        return None
-    reach = _Z * stdev(scores) / math.sqrt(count)
-    return mean - reach, mean + reach
+        return estimates.wilson(math.fsum(scores), len(scores))
+    found = estimates.mean(scores)
+    return None if found.low is None or found.high is None else (found.low, found.high)
 
 
 def in_words(found: Figures) -> list[str]:

@@ -1,0 +1,1 @@
+"""Means, shares, their intervals, and quantiles."""
