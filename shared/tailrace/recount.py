@@ -24,7 +24,7 @@ from tailrace.topics import Topic, named
 from tailrace.weights.trust import Trust
 from tailrace.wire import Wire
 
-_SUBJECTS_FIRST = (
+SUBJECTS_FIRST = (
     topics.FEEDBACK,
     topics.TRAJECTORIES,
     topics.TICKS,
@@ -32,6 +32,7 @@ _SUBJECTS_FIRST = (
     topics.RECEIPTS,
     topics.DEAD_LETTERS,
 )
+"""Once the decisions are read, the ends of these are fixed in this order."""
 
 
 class Reader:
@@ -65,7 +66,7 @@ class Reader:
             self._feed(topics.RELEASES, record)
         for record in self._rest(topics.MODEL_UPDATES):
             self._update(record)
-        fixed = {topic: self._log.ends(named(topic, self._prefix)) for topic in _SUBJECTS_FIRST}
+        fixed = {topic: self._log.ends(named(topic, self._prefix)) for topic in SUBJECTS_FIRST}
         for partition, start in self._log.starts(named(topics.TRAJECTORIES, self._prefix)).items():
             self._audit.bounds(partition, start, fixed[topics.TRAJECTORIES][partition])
         chunks = named(topics.MODEL_CHUNKS, self._prefix)

@@ -21,6 +21,7 @@ from tailrace.archive.shelf import BrokenArchive, Manifest, Partition, Segment, 
 from tailrace.errors import InvalidRecord, LogError, MissingTopic
 from tailrace.events import ModelUpdate
 from tailrace.log.base import Log, LogRecord
+from tailrace.recount import SUBJECTS_FIRST
 from tailrace.replaying.plan import found
 from tailrace.stream import Decoder
 from tailrace.topics import Topic, named
@@ -28,15 +29,7 @@ from tailrace.wire import Wire
 
 _POLL_S = 0.5
 _DECISIONS = (topics.RELEASES, topics.MODEL_UPDATES)
-_SUBJECTS_FIRST = (
-    topics.FEEDBACK,
-    topics.TRAJECTORIES,
-    topics.TICKS,
-    topics.STEPS,
-    topics.RECEIPTS,
-    topics.DEAD_LETTERS,
-)
-_REST = tuple(t for t in topics.TOPICS if t not in (*_DECISIONS, *_SUBJECTS_FIRST))
+_REST = tuple(t for t in topics.TOPICS if t not in (*_DECISIONS, *SUBJECTS_FIRST))
 
 
 class Kept(msgspec.Struct, kw_only=True):
@@ -89,8 +82,8 @@ class Saver:
             )
         for topic in _DECISIONS:
             self._topic(manifest, topic, self._ends(topic))
-        cut = {topic.name: self._ends(topic) for topic in (*_SUBJECTS_FIRST, *_REST)}
-        for topic in (*_SUBJECTS_FIRST, *_REST):
+        cut = {topic.name: self._ends(topic) for topic in (*SUBJECTS_FIRST, *_REST)}
+        for topic in (*SUBJECTS_FIRST, *_REST):
             self._topic(manifest, topic, cut[topic.name])
         self._shelf.keep(manifest)
         for name, parts in manifest.topics.items():
