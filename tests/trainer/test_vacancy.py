@@ -1,4 +1,5 @@
-"""Where a replay may be published: nowhere that anything lies already, whosever it is."""
+"""Where a replay may be published: nowhere that anything lies already, whosever it is, the plan of
+a copy among it."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from services.trainer.settings import Settings
 from tailrace import topics
 from tailrace.errors import LogError, SettingsError
 from tailrace.log.memory import MemoryLog
+from tailrace.replaying.plan import REPLAY
 from tailrace.stream import publish_schemas
 from tailrace.topics import named
 
@@ -31,7 +33,7 @@ def test_it_is_vacant_where_no_topic_is_and_where_nothing_but_schemas_lie(log: M
 
 
 @pytest.mark.parametrize(
-    "topic", [t for t in topics.TOPICS if t is not topics.SCHEMAS], ids=lambda t: t.name
+    "topic", [REPLAY, *(t for t in topics.TOPICS if t is not topics.SCHEMAS)], ids=lambda t: t.name
 )
 def test_it_is_taken_by_any_record_of_any_model(log: MemoryLog, topic: topics.Topic) -> None:
     log.create([topic], prefix=INTO, session_partitions=2)

@@ -18,9 +18,10 @@ from services.trainer.ledger import CLOCK_SLACK_MS
 from services.trainer.policy import Policy
 from services.trainer.settings import Settings
 from tailrace import topics
-from tailrace.errors import InvalidRecord, MissingTopic
+from tailrace.errors import InvalidRecord
 from tailrace.events import ModelUpdate, Range, Receipt, Step
 from tailrace.log.base import Log
+from tailrace.replaying import plan
 from tailrace.stream import Decoder, publish_schemas, read_all
 from tailrace.topics import named
 from tailrace.weights import codec, folder
@@ -123,23 +124,13 @@ class Edition:
 
 
 def vacant(log: Log, settings: Settings, prefix: str) -> None:
-    """That an edition can be published there: nothing but schemas was ever written under the
-    prefix. Raises ValueError where the prefix is taken, SettingsError for a signing key that is
-    none, LogError."""
+    """That an edition can be published there. Raises ValueError where the prefix is taken,
+    SettingsError for a signing key that is none, LogError."""
     if prefix == settings.prefix:
         raise ValueError(f"prefix {prefix!r} is the original's own")
     if settings.signing_key is not None:
         Signer(settings.signing_key)
-    for topic in topics.TOPICS:
-        if topic is topics.SCHEMAS:
-            continue
-        name = named(topic, prefix)
-        try:
-            ends = log.ends(name)
-        except MissingTopic:
-            continue
-        if any(ends.values()):
-            raise ValueError(f"prefix {prefix!r} is taken: {name} holds records, or has held some")
+    plan.vacant(log, prefix)
 
 
 def receipts_of(
