@@ -16,7 +16,7 @@ from tailrace.log.memory import MemoryLog, _Entry
 from tailrace.replaying.plan import begin, copy_schemas, time_of
 from tailrace.replaying.replayer import Replayer
 from tailrace.replaying.stretch import planned
-from tailrace.stream import Decoder, key_of, publish_schemas, read_all
+from tailrace.stream import Decoder, Writer, key_of, publish_schemas, read_all
 from tailrace.wire import Wire
 from tests.rewards.history import KINDS, START_MS, History
 
@@ -92,6 +92,15 @@ def rewarded(log: Log, spec: Spec, prefix: str, *, copy: bool) -> list[Send]:
 
     sent = run(spec, 0, partitions, {kind: reads(kind) for kind in KINDS})
     return [item for item in sent if isinstance(item, Send)]
+
+
+def decide(log: Log, prefix: str, spec: Spec, *, copy: bool = False) -> None:
+    """Put on the log what rewards make of the first partition of a prefix."""
+    writer = Writer(log.producer(), Wire(), prefix=prefix)
+    for item in rewarded(log, spec, prefix, copy=copy):
+        is_receipt = isinstance(item.record, events.Receipt)
+        topic = topics.RECEIPTS if is_receipt else topics.TRAJECTORIES
+        writer.write(topic, item.record, key="k", partition=0)
 
 
 def trajectories(sent: list[Send]) -> list[bytes]:

@@ -5,49 +5,27 @@ from __future__ import annotations
 from msgspec.structs import replace
 import pytest
 
-from services.rewards.emission import Send
-from services.rewards.spec import Spec
-from services.rewards.terms import Metric
 from tailrace import events, ids, topics
 from tailrace.estimates import paired
 from tailrace.log.memory import MemoryLog
 from tailrace.stream import Decoder, Writer, read_all
 from tailrace.wire import Wire
 from tests.copies.conftest import Command
-from tests.copies.past import lay, replayed, rewarded
+from tests.copies.past import decide, lay, replayed
 from tests.rewards.history import START_MS
-from tests.rewards.test_join import SPEC, Story
-
-HALF = replace(SPEC, metrics={"thumbs": Metric(true=1.0, false=-0.5), "done": Metric(final=True)})
-
-
-def decide(log: MemoryLog, prefix: str, spec: Spec, copy: bool) -> None:
-    """Put on the log what rewards make of a prefix."""
-    writer = Writer(log.producer(), Wire(), prefix=prefix)
-    for item in rewarded(log, spec, prefix, copy=copy):
-        assert isinstance(item, Send)
-        is_receipt = isinstance(item.record, events.Receipt)
-        topic = topics.RECEIPTS if is_receipt else topics.TRAJECTORIES
-        writer.write(topic, item.record, key="k", partition=0)
+from tests.rewards.test_join import SPEC
+from tests.rewards.test_trial import OTHER, story
 
 
 @pytest.fixture
 def past() -> MemoryLog:
-    """Eight turns, every other one bad; one said late."""
-    story = Story()
-    for number in range(8):
-        story.feedback(story.turn(), "a", boolean=number % 2 == 0)
-        story.run(1)
-    silent = story.turn()
-    story.run(10)
-    story.feedback(silent, "late", boolean=False)
-    story.run(30)
-    log = lay(story)
-    decide(log, "", SPEC, copy=False)
+    """A story, and what became of it under its spec, that spec again, and another."""
+    log = lay(story())
+    decide(log, "", SPEC)
     for prefix in ("same.", "half."):
         replayed(log, "", prefix).run()
     decide(log, "same.", SPEC, copy=True)
-    decide(log, "half.", replace(HALF, late="drop"), copy=True)
+    decide(log, "half.", replace(OTHER, late="drop"), copy=True)
     return log
 
 

@@ -10,13 +10,12 @@ from msgspec.structs import replace
 import pytest
 
 from services.rewards import trial
-from services.rewards.emission import Send
 from services.rewards.offline import run
 from services.rewards.spec import Spec
 from services.rewards.terms import Metric
 from tailrace import events, topics
 from tailrace.log.memory import MemoryLog
-from tailrace.wire import Wire
+from tests.copies.past import decide, lay
 from tests.rewards.history import KINDS, START_MS, History, read_in_order
 from tests.rewards.test_join import SPEC, Story
 from tests.rewards.test_join_properties import SPECS, make
@@ -33,24 +32,13 @@ def reads(history: History) -> dict[str, list[tuple[object, events.Struct]]]:
 
 def logged(history: History, spec: Spec) -> MemoryLog:
     """The history on a log, with what came of it under a spec."""
-    clock = [START_MS - 1000]
-    log, wire = MemoryLog(lambda: clock[0]), Wire()
-    log.create(topics.TOPICS, session_partitions=1)
-    producer = log.producer()
-    items = [item for kind in KINDS for item in history.logs[kind] if item is not None]
-    for item in sorted(items, key=lambda i: (i.record.time_ms, KINDS.index(i.record.topic))):
-        clock[0] = item.record.time_ms
-        producer.append(item.record.topic, wire.encode(item.event), partition=0)
-    for out in run(spec, 0, 1, reads(history)):  # type: ignore[arg-type]
-        if isinstance(out, Send):
-            is_receipt = isinstance(out.record, events.Receipt)
-            name = "receipts" if is_receipt else "trajectories"
-            producer.append(name, wire.encode(out.record), partition=0)
-    producer.flush()
+    log = lay(history)
+    decide(log, "", spec)
     return log
 
 
 def story() -> Story:
+    """Eight turns, every other one bad, and one that is said to be bad too late."""
     told = Story()
     for number in range(8):
         told.feedback(told.turn(), "a", boolean=number % 2 == 0)
