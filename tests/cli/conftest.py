@@ -104,13 +104,7 @@ def river() -> Iterator[River]:
 @pytest.fixture
 def flowing(river: River) -> River:
     """Two answers, one liked and one not, in version 1; two engines, one of them on version 2."""
-    river.train(0)
-    good = river.ask("What is the capital of Italy?", "Rome.")
-    bad = river.ask("And of France?", "Rome.")
-    river.say(good, "a", True)
-    river.say(bad, "b", False)
-    river.settle()
-    river.train(1, 0)
+    river.learn()
     river.ack("one", 1, apply_ms=300.0, pause_ms=200.0)
     river.ack("two", 1, "refused", reason="canary: differs")
     river.train(2, 1)

@@ -195,6 +195,17 @@ class River:
             stream = codec.encode_delta(tensors(base), tensors(version))
         return self._publisher.publish(manifest, stream, [step] if new else [], receipts)
 
+    def learn(self) -> tuple[str, str]:
+        """Versions 0 and 1, which is trained on two answers; the liked one and the other."""
+        self.train(0)
+        good = self.ask("What is the capital of Italy?", "Rome.")
+        bad = self.ask("And of France?", "Rome.")
+        self.say(good, "a", True)
+        self.say(bad, "b", False)
+        self.settle()
+        self.train(1, 0)
+        return good, bad
+
     def ack(self, engine: str, version: int, state: str = "applied", **more: Any) -> None:
         self.now_ms += 1000
         record = events.ModelAck(

@@ -22,15 +22,8 @@ def test_the_commands_can_be_typed() -> None:
         assert cli.parser().parse_args(words).command == words[0]
 
 
-def test_what_it_shows_is_what_comes_out() -> None:
-    river = River()
-    river.train(0)
-    good = river.ask("What is the capital of Italy?", "Rome.")
-    bad = river.ask("And of France?", "Rome.")
-    river.say(good, "a", True)
-    river.say(bad, "b", False)
-    river.settle()
-    river.train(1, 0)
+def test_what_it_shows_is_what_comes_out(river: River) -> None:
+    _, bad = river.learn()
     river.ack("engine-0", 1, apply_ms=300.0, pause_ms=210.0)
     river.train(2, 1)
     river.ack("engine-0", 2, apply_ms=300.0, pause_ms=190.0)
@@ -46,7 +39,6 @@ def test_what_it_shows_is_what_comes_out() -> None:
     }
     rows = lag.gather(river.log, river.common, committed, now_ms=river.now_ms)
     lines += lag.in_words(rows)
-    river.close()
     shown = [block for block in BLOCKS if not block.startswith("tailrace ")]
     assert len(shown) == 3
     for line in "".join(shown).splitlines():
