@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from tailrace import orders, topics
@@ -168,11 +169,11 @@ def _movers(
     ]
     pulls = sorted(pulls, key=lambda pull: -abs(pull.advantage.value))[:_MOVERS]
     name = named(topics.TRAJECTORIES, common.prefix)
-    found = records_at(log, [(name, pull.one.partition, pull.one.offset) for pull in pulls])
-    return [
-        _mover(decoder, pull, found.get((name, pull.one.partition, pull.one.offset)))
-        for pull in pulls
-    ]
+    spots = [(name, pull.one.partition, pull.one.offset) for pull in pulls]
+    # Side by side: one consumer that goes from spot to spot waits out a fetch at each.
+    with ThreadPoolExecutor(_MOVERS) as pool:
+        found = list(pool.map(lambda spot: records_at(log, [spot]).get(spot), spots))
+    return [_mover(decoder, pull, record) for pull, record in zip(pulls, found, strict=True)]
 
 
 def _mover(decoder: Decoder, pull: _Pull, record: LogRecord | None) -> Mover:
