@@ -53,6 +53,7 @@ def _run(settings: Settings, user: Document) -> int:
         return 0
     assert runner.addresses is not None
     print(f"         ready    chat and feedback: {runner.addresses.gateway}/v1", flush=True)
+    print(f"         ready    records and feedback: {runner.addresses.kafka} (Kafka)", flush=True)
     if runner.addresses.dashboard is not None:
         print(f"         ready    see it live: {runner.addresses.dashboard}", flush=True)
     print(f"         ready    settings of all: {runner.settings_file}", flush=True)

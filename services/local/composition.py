@@ -18,6 +18,8 @@ from services.local.programs import Program
 from services.local.settings import Settings
 from tailrace.errors import SettingsError
 
+REWARD_SPEC = Path(__file__).parent / "rewards.toml"
+"""Of whoever names none: the reward processor's own waits minutes for what people say."""
 _GRACE_S = {"kafka": 30.0, "redis": 10.0, "trainer": 40.0, "engine": 25.0, "gateway": 35.0}
 _STAGE = {"redis": 1, "kafka": 2}
 
@@ -103,6 +105,7 @@ def compose(settings: Settings, addresses: Addresses, model_dir: Path, token: st
             "cores": omp_binding(serving(cores)),
             "dtype": own_dtype(),
         },
+        "rewards": {"spec": REWARD_SPEC},
         "trainer": {
             "model_dir": model_dir,
             "compute": own_dtype(),
@@ -110,7 +113,7 @@ def compose(settings: Settings, addresses: Addresses, model_dir: Path, token: st
         },
     }
     if not settings.kafka:  # nobody else's workers: a killed one has its partitions back at once
-        tables["rewards"] = {"instance": "local"}
+        tables["rewards"]["instance"] = "local"
     if "rollouts" in settings.services:
         tables["rollouts"] = {"engines": {"engine-0": addresses.engine}}
     if "dashboard" in settings.services:

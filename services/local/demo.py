@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 import threading
 from typing import Any
 
@@ -23,8 +22,6 @@ from services.local.conductor import Aborted, Conductor
 from services.local.document import Document
 from services.local.settings import Settings
 from services.local.tastes import TASTES
-
-REWARD_SPEC = Path(__file__).parent / "demo-rewards.toml"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -73,7 +70,6 @@ def _run(settings: Settings, user: Document, arguments: argparse.Namespace) -> i
 def demo_settings(seed: int) -> dict[str, Any]:
     """What the demo sets for the services where the user did not."""
     return {
-        "rewards": {"spec": str(REWARD_SPEC)},
         # Too hot for real traffic, but a few steps are all there is time for. So the baseline
         # follows faster too, and dislikes, which late in the play are mostly slips, weigh less.
         "trainer": {"seed": seed, "lr": 3e-5, "baseline_decay": 0.7, "negative_weight": 0.5},

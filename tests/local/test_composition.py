@@ -11,6 +11,7 @@ import pytest
 from services.local.composition import Addresses, check, compose
 from services.local.preparation import of_children
 from services.local.settings import Settings
+from services.rewards import spec
 from tailrace.errors import SettingsError
 from tests.borders.test_imports import ROOT
 
@@ -27,6 +28,17 @@ def test_a_rewards_worker_keeps_its_name_on_the_embedded_broker_only() -> None:
     assert document(Settings())["rewards"]["instance"] == "local"  # type: ignore[index]
     shared = document(Settings(kafka="127.0.0.1:9092"))
     assert "instance" not in shared["rewards"]  # type: ignore[operator]
+
+
+def test_a_thumb_counts_at_once_unless_the_user_names_a_reward_spec() -> None:
+    decided = document(Settings())
+    named: Path = decided["rewards"]["spec"]  # type: ignore[index]
+    found = spec.load(named)
+    assert found.metrics["thumbs"].final and found.late == "correct"
+    assert found.longest_wait_ms <= 10_000
+    assert found.orphan_s >= 300, "a long answer takes minutes, and its prompt must wait for it"
+    own = of_children(decided, {"rewards": {"spec": "mine.toml"}})["rewards"]
+    assert own == {"spec": "mine.toml", "instance": "local", "metrics_port": 2}
 
 
 def test_the_dashboard_may_talk_to_the_gateway() -> None:

@@ -154,6 +154,7 @@ class Up:
 
     def __init__(self, folder: Path, model: Path, broker: TestBroker, redis: TestRedis) -> None:
         self.state_dir = folder / "state"
+        self.bootstrap = broker.bootstrap
         settings = folder / "settings.toml"
         settings.write_text(
             f'kafka = "{broker.bootstrap}"\nredis = "{redis.url}"\n'
@@ -171,8 +172,13 @@ class Up:
             text=True,
         )
         assert running.stdout is not None
-        lines = iter(running.stdout.readline, "")
-        assert any("chat and feedback: http://127.0.0.1:" in line for line in lines)
+        said: list[str] = []
+        for line in iter(running.stdout.readline, ""):
+            said.append(line)
+            if "settings of all: " in line:
+                break
+        assert any("chat and feedback: http://127.0.0.1:" in line for line in said)
+        assert any(f"records and feedback: {self.bootstrap} (Kafka)" in line for line in said)
         return running
 
 
