@@ -8,13 +8,16 @@ source and reason.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 import json
 import logging
+import time
+
+from prometheus_client import Counter
 
 from tailrace import events, ids, schemas, topics
-from tailrace.errors import InvalidRecord, LogError, UnknownSchema
+from tailrace.errors import InvalidRecord, LogError, MissingTopic, UnknownSchema
 from tailrace.log.base import Headers, Log, LogRecord, Position, Producer
 from tailrace.topics import MAX_RECORD_BYTES, Topic, named
 from tailrace.wire import Wire
@@ -22,7 +25,13 @@ from tailrace.wire import Wire
 _READ_TIMEOUT_S = 60.0
 _DEAD_LETTER_ROOM_BYTES = 64 * 1024
 """Left beside what is kept of a record for a dead letter's own headers."""
+_AGAIN_S = 0.1
 _log = logging.getLogger(__name__)
+
+SCHEMAS_ASKED = Counter(
+    "tailrace_wire_schemas_asked",
+    "Times that the topic of schemas was asked for a fingerprint that was not known",
+)
 
 
 def key_of(record: events.Struct) -> str:
@@ -157,13 +166,32 @@ def _event_id(record: events.Struct, key: str) -> str:
 
 class Decoder:
     """Decodes log records by their topic. Meets an unknown fingerprint by reading ``schemas``
-    on."""
+    on.
 
-    def __init__(self, log: Log, wire: Wire, *, prefix: str = "") -> None:
+    A producer publishes its schema before its first record. So whoever asked ``schemas`` has heard
+    of every record that was on the log by then: those of an unknown fingerprint ask once for all of
+    them, and again, in case somebody was late, ten times a second at most. A record that came after
+    that, or that is read a second time, always asks. ``clock``: seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        log: Log,
+        wire: Wire,
+        *,
+        prefix: str = "",
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._log = log
         self._wire = wire
         self._prefix = prefix
+        self._clock = clock
         self._read: dict[int, int] = {}
+        """Up to where ``schemas`` was read."""
+        self._asked_s = clock()
+        self._asked: dict[tuple[str, int], tuple[int, int]] = {}
+        """By topic and partition: the newest record that was not known, and where the log ended
+        when ``schemas`` was asked for one."""
 
     def decode(self, record: LogRecord) -> events.Struct:
         """The event. Raises InvalidRecord (UnknownSchema when even now nobody published it)."""
@@ -172,12 +200,39 @@ class Decoder:
         try:
             return self._wire.decode(kind, record.value, record.headers, time_ms=record.time_ms)
         except UnknownSchema:
-            self._learn()
+            if self._answered(record):
+                raise
+            self._ask(record)
         return self._wire.decode(kind, record.value, record.headers, time_ms=record.time_ms)
 
+    def _answered(self, record: LogRecord) -> bool:
+        """Whether ``schemas`` was asked after this record was appended, and just now."""
+        place = record.topic, record.partition
+        newest, end = self._asked.get(place, (-1, 0))
+        if not newest < record.offset < end or self._clock() - self._asked_s >= _AGAIN_S:
+            return False
+        self._asked[place] = record.offset, end
+        return True
+
+    def _ask(self, record: LogRecord) -> None:
+        try:
+            ends = self._log.ends(record.topic)  # before ``schemas`` is asked, not after
+        except MissingTopic:
+            ends = {}
+        asked_s = self._clock()
+        self._learn()
+        # Only now: other threads may decode meanwhile.
+        self._asked |= {(record.topic, partition): (-1, end) for partition, end in ends.items()}
+        if record.partition in ends:
+            self._asked[record.topic, record.partition] = record.offset, ends[record.partition]
+        self._asked_s = asked_s
+
     def _learn(self) -> None:
+        SCHEMAS_ASKED.inc()
         topic = named(topics.SCHEMAS, self._prefix)
         ends = self._log.ends(topic)
+        if ends == self._read:
+            return
         for record in read_all(self._log, topic, starts=self._read, ends=ends):
             if record.value is None:
                 continue

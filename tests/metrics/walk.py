@@ -18,8 +18,8 @@ from services.rewards.metrics import Metrics
 
 ROOT = Path(__file__).parents[2]
 KINDS = {"Counter", "Gauge", "Histogram", "Summary", "Info", "Enum"}
-LIBRARY = "weights"
-"""The word in the names of the library's own metrics, whichever process they are counted in."""
+LIBRARY = ("weights", "wire")
+"""The words in the names of the library's own metrics, whichever process they are counted in."""
 
 
 class Metric(NamedTuple):
