@@ -19,31 +19,25 @@ from __future__ import annotations
 import argparse
 import asyncio
 from collections.abc import Callable
-import contextlib
 import json
-import os
 from pathlib import Path
-import subprocess
 import sys
 import tempfile
 import threading
 import time
 from typing import Any
-import urllib.request
 
 import psutil
 
 from benchmarks.living import MODEL, PARTITIONS, Living
+from benchmarks.servers import SMALL_SEGMENTS, Servers, ready
 from services.dashboard.picture import SECTIONS
-from services.local import broker, jars, processes
 from services.local.ports import free_port
 from tailrace import events, topics
 from tailrace.estimates import quantile
 from tailrace.log.kafka import KafkaLog
 from tailrace.stream import publish_schemas
 
-ROOT = Path(__file__).parents[1]
-CACHE_DIR = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tailrace"
 AHEAD = 10_000
 """Records that the feeder may be ahead of the dashboard."""
 KEPT = 20_000
@@ -54,7 +48,6 @@ MARK_S = 0.43
 FRESH = 5
 """Viewers that come anew while events flow."""
 SETTLE_S = 120.0
-BROKER = "log.segment.bytes=33554432\nlog.retention.check.interval.ms=20000\n"
 
 
 class Viewers:
@@ -130,27 +123,19 @@ class Viewers:
 
 
 class Run:
-    """A broker, a dashboard and the figures of one run."""
+    """The figures of one run."""
 
-    def __init__(self, folder: Path, options: argparse.Namespace, say: Callable[[str], None]):
-        self._folder, self._options, self._say = folder, options, say
-        self._parts: list[subprocess.Popen[bytes]] = []
+    def __init__(self, servers: Servers, options: argparse.Namespace, say: Callable[[str], None]):
+        self._servers, self._options, self._say = servers, options, say
 
     def run(self) -> dict[str, Any]:
-        try:
-            return self._run()
-        finally:
-            for part in reversed(self._parts):
-                part.terminate()
-                part.wait(60)
-
-    def _run(self) -> dict[str, Any]:
-        log = self._broker()
+        bootstrap, port = self._servers.kafka(self._say, properties=SMALL_SEGMENTS), free_port()
+        log = KafkaLog(bootstrap)
         log.create(topics.TOPICS, session_partitions=PARTITIONS)
         publish_schemas(log)
-        living, port = Living(log), free_port()
+        living = Living(log)
         living.producer.flush()
-        page = self._dashboard(port)
+        page = self._dashboard(bootstrap, port)
         viewers = Viewers(port, self._options.viewers)
         first_view_s = self._steady(living, viewers)
         fed = living.written
@@ -233,53 +218,17 @@ class Run:
                 ends = log.ends(topic.name)
                 log.delete_before(topic.name, {p: max(0, end - KEPT) for p, end in ends.items()})
 
-    def _broker(self) -> KafkaLog:
-        made = broker.Broker(
-            jars.prepare(CACHE_DIR, self._say),
-            self._folder / "kafka",
-            port=free_port(),
-            controller_port=free_port(),
+    def _dashboard(self, bootstrap: str, port: int) -> psutil.Process:
+        folder = self._servers.folder
+        settings = folder / "settings.toml"
+        settings.write_text(
+            f'kafka = "{bootstrap}"\nmodel = "{MODEL}"\nstate_dir = "{folder}"\n'
+            f"[dashboard]\nport = {port}\n"
         )
-        made.prepare()
-        with (made.folder / "server.properties").open("a") as properties:
-            properties.write(BROKER)
-        child = self._start(made.command())
-        broker.wait_ready(made.bootstrap, 60.0, lambda: child.poll() is None)
-        (self._folder / "settings.toml").write_text(
-            f'kafka = "{made.bootstrap}"\nmodel = "{MODEL}"\nstate_dir = "{self._folder}"\n'
-        )
-        return KafkaLog(made.bootstrap)
-
-    def _dashboard(self, port: int) -> psutil.Process:
-        command = [sys.executable, "-m", "services.dashboard"]
-        command += ["--settings", str(self._folder / "settings.toml")]
-        child = self._start(command, {"TAILRACE_DASHBOARD_PORT": str(port)})
-        until = time.monotonic() + 60.0
-        while True:
-            with contextlib.suppress(OSError):
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/ready", timeout=2.0):
-                    return psutil.Process(child.pid)
-            if child.poll() is not None or time.monotonic() > until:
-                raise RuntimeError(f"the dashboard does not start: {self._tail()}")
-            time.sleep(0.05)
-
-    def _start(
-        self, command: list[str], environment: dict[str, str] | None = None
-    ) -> subprocess.Popen[bytes]:
-        with (self._folder / "log").open("ab") as out:
-            child = subprocess.Popen(
-                command,
-                cwd=ROOT,
-                stdout=out,
-                stderr=out,
-                env={**os.environ, **(environment or {})},
-                preexec_fn=processes.die_with_parent,
-            )
-        self._parts.append(child)
-        return child
-
-    def _tail(self) -> str:
-        return (self._folder / "log").read_text(errors="replace")[-2000:]
+        command = [sys.executable, "-m", "services.dashboard", "--settings", str(settings)]
+        child = self._servers.start("dashboard", command)
+        ready(f"http://127.0.0.1:{port}", "/ready", child)
+        return psutil.Process(child.pid)
 
 
 def main() -> int:
@@ -291,8 +240,9 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="say nothing but the result")
     options = parser.parse_args()
     say = (lambda line: None) if options.json else print
-    with tempfile.TemporaryDirectory(prefix="tailrace-benchmark-") as folder:
-        result = Run(Path(folder), options, say).run()
+    prefix = "tailrace-benchmark-"
+    with tempfile.TemporaryDirectory(prefix=prefix) as folder, Servers(Path(folder)) as servers:
+        result = Run(servers, options, say).run()
     print(json.dumps(result))
     return 1 if result["missing"] else 0
 

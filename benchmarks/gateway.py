@@ -17,28 +17,23 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 import json
-import os
 from pathlib import Path
 import random
 import secrets
-import subprocess
 import sys
 import tempfile
 import time
 from typing import Any
-import urllib.error
-import urllib.request
 
 from benchmarks.load import Load, Times
-from services.local import broker, jars, model, processes, redis
+from benchmarks.servers import CACHE_DIR, Servers, ready, say
+from services.local import model, redis
 from services.local.ports import free_port
 from tailrace import ids, topics
 from tailrace.log.kafka import KafkaLog
 
-ROOT = Path(__file__).parents[1]
-CACHE_DIR = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tailrace"
 FEEDBACK_RATE = 200
 KEY = f"sk-{secrets.token_hex(32)}"
 """LiteLLM does not start without one; the gateway has none set and does not look."""
@@ -77,105 +72,51 @@ def thumb(number: int) -> dict[str, Any]:
     return {"metric_name": "thumbs", "value": number % 3 != 0, "inference_id": turn}
 
 
-class Servers:
-    """Everything that is not the load; ends with the block."""
+def upstream_of(servers: Servers) -> str:
+    """The URL of the fake model server."""
+    port = free_port()
+    command = [sys.executable, "-m", "benchmarks.upstream", str(port)]
+    return ready(f"http://127.0.0.1:{port}", "/", servers.start("upstream", command))
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._children: list[subprocess.Popen[bytes]] = []
 
-    def __enter__(self) -> Servers:
-        return self
+def gateway_of(servers: Servers, upstream: str) -> str:
+    """The URL of the gateway, with all that it needs."""
+    bootstrap = servers.kafka()
+    log = KafkaLog(bootstrap)
+    log.create(topics.TOPICS, session_partitions=4)
+    log.close()
+    part = redis.Redis(servers.folder, port=free_port())
+    store = servers.start("redis", part.command())
+    redis.wait_ready(part.url, 20.0, lambda: store.poll() is None)
+    port = free_port()
+    settings = servers.folder / "settings.toml"
+    settings.write_text(
+        f'kafka = "{bootstrap}"\nredis = "{part.url}"\nstate_dir = "state"\n'
+        f'[gateway]\nport = {port}\nengine_url = "{upstream}"\nlearn_default = true\n'
+        f'model_dir = "{model.prepare(CACHE_DIR, say)}"\n'
+    )
+    command = [sys.executable, "-m", "services.gateway", "--settings", str(settings)]
+    return ready(f"http://127.0.0.1:{port}", "/readyz", servers.start("gateway", command))
 
-    def __exit__(self, *error: object) -> None:
-        for child in reversed(self._children):
-            child.terminate()
-        for child in self._children:
-            try:
-                child.wait(20)
-            except subprocess.TimeoutExpired:
-                child.kill()
 
-    def start(self, name: str, command: Sequence[str], **environment: str) -> Callable[[], bool]:
-        """Start a process. Gives what tells whether it lives."""
-        with (self._folder / f"{name}.log").open("wb") as output:
-            child = subprocess.Popen(
-                command,
-                cwd=ROOT,
-                env=os.environ | environment,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-                preexec_fn=processes.die_with_parent,
-            )
-        self._children.append(child)
-        return lambda: child.poll() is None
-
-    def upstream(self) -> str:
-        port = free_port()
-        alive = self.start("upstream", [sys.executable, "-m", "benchmarks.upstream", str(port)])
-        return ready(f"http://127.0.0.1:{port}", "/", alive)
-
-    def gateway(self, upstream: str) -> str:
-        kafka = broker.Broker(
-            jars.prepare(CACHE_DIR, say),
-            self._folder / "kafka",
-            port=free_port(),
-            controller_port=free_port(),
+def litellm_of(servers: Servers, upstream: str) -> str | None:
+    """The URL of LiteLLM; None where it cannot be had."""
+    config = servers.folder / "litellm.yaml"
+    config.write_text(LITELLM_CONFIG.format(name=model.NAME, url=upstream))
+    port = free_port()
+    say("litellm: may download its packages, once")
+    try:
+        child = servers.start(
+            "litellm",
+            [*LITELLM, "--config", str(config), "--port", str(port), "--telemetry", "False"],
+            LITELLM_LOCAL_MODEL_COST_MAP="True",
+            LITELLM_MASTER_KEY=KEY,
         )
-        kafka.prepare()
-        broker.wait_ready(kafka.bootstrap, 60.0, self.start("kafka", kafka.command()))
-        log = KafkaLog(kafka.bootstrap)
-        log.create(topics.TOPICS, session_partitions=4)
-        log.close()
-        part = redis.Redis(self._folder, port=free_port())
-        redis.wait_ready(part.url, 20.0, self.start("redis", part.command()))
-        port = free_port()
-        settings = self._folder / "settings.toml"
-        settings.write_text(
-            f'kafka = "{kafka.bootstrap}"\nredis = "{part.url}"\nstate_dir = "state"\n'
-            f'[gateway]\nport = {port}\nengine_url = "{upstream}"\nlearn_default = true\n'
-            f'model_dir = "{model.prepare(CACHE_DIR, say)}"\n'
-        )
-        command = [sys.executable, "-m", "services.gateway", "--settings", str(settings)]
-        return ready(f"http://127.0.0.1:{port}", "/readyz", self.start("gateway", command))
-
-    def litellm(self, upstream: str) -> str | None:
-        """None where it cannot be had."""
-        config = self._folder / "litellm.yaml"
-        config.write_text(LITELLM_CONFIG.format(name=model.NAME, url=upstream))
-        port = free_port()
-        say("litellm: may download its packages, once")
-        try:
-            alive = self.start(
-                "litellm",
-                [*LITELLM, "--config", str(config), "--port", str(port), "--telemetry", "False"],
-                LITELLM_LOCAL_MODEL_COST_MAP="True",
-                LITELLM_MASTER_KEY=KEY,
-            )
-            return ready(f"http://127.0.0.1:{port}", "/health/liveliness", alive, 240.0)
-        except (OSError, RuntimeError) as error:
-            say(f"litellm: not measured: {error}")
-            tail = (self._folder / "litellm.log").read_text(errors="replace")[-1500:]
-            say(tail)
-            return None
-
-
-def ready(url: str, path: str, alive: Callable[[], bool], timeout_s: float = 60.0) -> str:
-    """The URL once it answers. Raises RuntimeError."""
-    end_s = time.monotonic() + timeout_s
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    while time.monotonic() < end_s and alive():
-        try:
-            with opener.open(url + path, timeout=5.0):
-                return url
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.1)
-    raise RuntimeError(f"{url}{path} does not answer")
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+        return ready(f"http://127.0.0.1:{port}", "/health/liveliness", child, 240.0)
+    except (OSError, RuntimeError) as error:
+        say(f"litellm: not measured: {error}")
+        say(servers.tail("litellm"))
+        return None
 
 
 def main() -> int:
@@ -188,9 +129,9 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="the last line alone")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name, Servers(Path(name)) as servers:
-        upstream = servers.upstream()
-        gateway = servers.gateway(upstream)
-        litellm = None if given.without_litellm else servers.litellm(upstream)
+        upstream = upstream_of(servers)
+        gateway = gateway_of(servers, upstream)
+        litellm = None if given.without_litellm else litellm_of(servers, upstream)
         urls = {"direct": upstream, "tailrace": gateway, "litellm": litellm}
         chats = {
             rate: {

@@ -23,8 +23,7 @@ import tempfile
 import time
 from typing import Any
 
-from benchmarks.chat import CACHE_DIR
-from benchmarks.gateway import Servers, say
+from benchmarks.servers import CACHE_DIR, Servers, say
 from benchmarks.serving import Acks, start
 from benchmarks.stock import LR, STEP_ANSWERS, STEPS_MAX, Stock
 from services.gateway.answers import Delta
@@ -51,7 +50,7 @@ def measure(seed: int) -> dict[str, Any]:
     cores = sorted(os.sched_getaffinity(0))
     deterministic(len(cores))
     with tempfile.TemporaryDirectory() as where, Servers(Path(where)) as servers:
-        bootstrap, url = start(servers, Path(where), CACHE_DIR, source, cores)
+        bootstrap, url = start(servers, source, cores)
         settings = Settings(
             kafka=bootstrap,
             model=model.NAME,

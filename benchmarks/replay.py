@@ -18,15 +18,13 @@ from collections.abc import Callable
 import json
 import os
 from pathlib import Path
-import subprocess
 import sys
 import tempfile
 import time
 from typing import Any
 
-from benchmarks.rewards import CACHE_DIR, PARTITIONS, Feeder
-from services.local import broker, jars, processes
-from services.local.ports import free_port
+from benchmarks.rewards import PARTITIONS, Feeder
+from benchmarks.servers import Servers
 from tailrace import events, topics
 from tailrace.export.choice import Choice
 from tailrace.export.command import exported
@@ -119,44 +117,26 @@ def export(bootstrap: str, folder: Path) -> tuple[int, float]:
     return found["rows"], time.monotonic() - began
 
 
-def measured(folder: Path, interactions: int, say: Callable[[str], None]) -> dict[str, Any]:
+def measured(servers: Servers, interactions: int, say: Callable[[str], None]) -> dict[str, Any]:
     """A broker, what it holds, and both figures."""
     cores = sorted(os.sched_getaffinity(0))
-    made = broker.Broker(
-        jars.prepare(CACHE_DIR, say),
-        folder / "kafka",
-        port=free_port(),
-        controller_port=free_port(),
-    )
-    made.prepare()
-
-    def settle() -> None:
-        processes.die_with_parent()
-        os.sched_setaffinity(0, cores[:1])
-
-    with (folder / "log").open("ab") as out:
-        child = subprocess.Popen(made.command(), stdout=out, stderr=out, preexec_fn=settle)
-    try:
-        broker.wait_ready(made.bootstrap, 60.0, lambda: child.poll() is None)
-        fill(KafkaLog(made.bootstrap), interactions)
-        say(f"{interactions} interactions are on the log")
-        log = KafkaLog(made.bootstrap)
-        wanted = sum(sum(log.ends(t).values()) for t in ("prompts", "outputs", "feedback", "ticks"))
-        replays, exports, missing = [], [], 0
-        for number in range(2):
-            os.sched_setaffinity(0, cores[-1:])
-            records, seconds = replay(KafkaLog(made.bootstrap), f"replay-{number}.")
-            os.sched_setaffinity(0, cores)
-            missing += wanted - records
-            replays.append(records / seconds)
-            say(f"replay: {records} records in {seconds:.2f} s")
-            rows, seconds = export(made.bootstrap, folder / f"set-{number}")
-            missing += interactions - rows
-            exports.append(rows / seconds)
-            say(f"export: {rows} interactions in {seconds:.2f} s")
-    finally:
-        child.terminate()
-        child.wait(60)
+    bootstrap = servers.kafka(say, cores=cores[:1])
+    fill(KafkaLog(bootstrap), interactions)
+    say(f"{interactions} interactions are on the log")
+    log = KafkaLog(bootstrap)
+    wanted = sum(sum(log.ends(t).values()) for t in ("prompts", "outputs", "feedback", "ticks"))
+    replays, exports, missing = [], [], 0
+    for number in range(2):
+        os.sched_setaffinity(0, cores[-1:])
+        records, seconds = replay(KafkaLog(bootstrap), f"replay-{number}.")
+        os.sched_setaffinity(0, cores)
+        missing += wanted - records
+        replays.append(records / seconds)
+        say(f"replay: {records} records in {seconds:.2f} s")
+        rows, seconds = export(bootstrap, servers.folder / f"set-{number}")
+        missing += interactions - rows
+        exports.append(rows / seconds)
+        say(f"export: {rows} interactions in {seconds:.2f} s")
     return {
         "replay_per_s": round(max(replays)),
         "export_per_s": round(max(exports)),
@@ -171,8 +151,9 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="say nothing but the result")
     options = parser.parse_args()
     say = (lambda line: None) if options.json else print
-    with tempfile.TemporaryDirectory(prefix="tailrace-benchmark-") as folder:
-        result = measured(Path(folder), options.interactions, say)
+    prefix = "tailrace-benchmark-"
+    with tempfile.TemporaryDirectory(prefix=prefix) as folder, Servers(Path(folder)) as servers:
+        result = measured(servers, options.interactions, say)
     print(json.dumps(result))
     return 1 if result["missing"] else 0
 

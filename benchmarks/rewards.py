@@ -28,15 +28,12 @@ from typing import Any
 
 import psutil
 
-from services.local import broker, jars, processes
-from services.local.ports import free_port
+from benchmarks.servers import SMALL_SEGMENTS, Servers
 from tailrace import events, ids, packing, topics
 from tailrace.log.kafka import KafkaLog
 from tailrace.stream import Writer, publish_schemas
 from tailrace.wire import Wire
 
-ROOT = Path(__file__).parents[1]
-CACHE_DIR = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tailrace"
 GROUP = "tailrace-rewards"
 PARTITIONS = 4
 TURNS = 4
@@ -53,8 +50,6 @@ horizon_s = 15
 true = 1.0
 false = -1.0
 """
-# A topic gives room back only by whole segments.
-BROKER = "log.segment.bytes=33554432\nlog.retention.check.interval.ms=20000\n"
 
 
 class Feeder:
@@ -151,32 +146,25 @@ class Receipts:
 
 
 class Run:
-    """A broker, a worker and the figures of one run."""
+    """The figures of one run."""
 
-    def __init__(self, folder: Path, interactions: int, say: Callable[[str], None]) -> None:
+    def __init__(self, servers: Servers, interactions: int, say: Callable[[str], None]) -> None:
         cores = sorted(os.sched_getaffinity(0))
         self._core = cores[-1]
         os.sched_setaffinity(0, cores[:1])
-        self._folder, self._interactions, self._say = folder, interactions, say
-        self._parts: list[subprocess.Popen[bytes]] = []
+        self._servers, self._interactions, self._say = servers, interactions, say
 
     def run(self) -> dict[str, Any]:
-        try:
-            return self._run()
-        finally:
-            for part in reversed(self._parts):
-                part.terminate()
-                part.wait(60)
-
-    def _run(self) -> dict[str, Any]:
-        log = self._broker()
+        bootstrap = self._servers.kafka(self._say, properties=SMALL_SEGMENTS)
+        log = KafkaLog(bootstrap)
         log.create(topics.TOPICS, session_partitions=PARTITIONS)
         publish_schemas(log)
-        worker = self._worker()
+        child = self._worker(bootstrap)
+        worker = psutil.Process(child.pid)
         feeder, receipts = Feeder(log), Receipts(log)
         rss_mb: list[float] = []
         known = 0
-        self._await_worker()
+        self._await_worker(child)
         began, cpu_s = time.monotonic(), _cpu_s(worker)
         purged_at = moved_at = began
         while receipts.receipted < self._interactions:
@@ -185,8 +173,8 @@ class Run:
             feeder.feed(max(0, room))
             receipts.read(0.0 if room >= CHUNK else 0.05)
             now = time.monotonic()
-            if self._parts[-1].poll() is not None:
-                raise RuntimeError(f"the worker ended: {self._tail()}")
+            if child.poll() is not None:
+                raise RuntimeError(f"the worker ended: {self._servers.tail('worker')}")
             if receipts.receipted > known:
                 known, moved_at = receipts.receipted, now
             while receipts.receipted * 10 >= self._interactions * (len(rss_mb) + 1):
@@ -214,50 +202,23 @@ class Run:
             closable.close()
         return result
 
-    def _broker(self) -> KafkaLog:
-        made = broker.Broker(
-            jars.prepare(CACHE_DIR, self._say),
-            self._folder / "kafka",
-            port=free_port(),
-            controller_port=free_port(),
+    def _worker(self, bootstrap: str) -> subprocess.Popen[bytes]:
+        folder = self._servers.folder
+        settings = folder / "settings.toml"
+        (folder / "spec.toml").write_text(SPEC)
+        settings.write_text(
+            f'kafka = "{bootstrap}"\nstate_dir = "{folder}"\n[rewards]\n'
+            f'spec = "{folder}/spec.toml"\ninstance = "one"\n'
         )
-        made.prepare()
-        with (made.folder / "server.properties").open("a") as properties:
-            properties.write(BROKER)
-        child = self._start(made.command(), None)
-        broker.wait_ready(made.bootstrap, 60.0, lambda: child.poll() is None)
-        (self._folder / "spec.toml").write_text(SPEC)
-        (self._folder / "settings.toml").write_text(
-            f'kafka = "{made.bootstrap}"\nstate_dir = "{self._folder}"\n[rewards]\n'
-            f'spec = "{self._folder}/spec.toml"\ninstance = "one"\n'
-        )
-        return KafkaLog(made.bootstrap)
+        command = [sys.executable, "-m", "services.rewards", "--settings", str(settings)]
+        return self._servers.start("worker", command, cores=[self._core])
 
-    def _worker(self) -> psutil.Process:
-        command = [sys.executable, "-m", "services.rewards"]
-        command += ["--settings", str(self._folder / "settings.toml")]
-        return psutil.Process(self._start(command, self._core).pid)
-
-    def _start(self, command: list[str], core: int | None) -> subprocess.Popen[bytes]:
-        def settle() -> None:
-            processes.die_with_parent()
-            if core is not None:
-                os.sched_setaffinity(0, [core])
-
-        with (self._folder / "log").open("ab") as out:
-            child = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=out, preexec_fn=settle)
-        self._parts.append(child)
-        return child
-
-    def _await_worker(self) -> None:
+    def _await_worker(self, child: subprocess.Popen[bytes]) -> None:
         until = time.monotonic() + STILL_S
-        while "assigned partitions" not in self._tail():
-            if self._parts[-1].poll() is not None or time.monotonic() > until:
-                raise RuntimeError(f"the worker does not start: {self._tail()}")
+        while "assigned partitions" not in (said := self._servers.tail("worker")):
+            if child.poll() is not None or time.monotonic() > until:
+                raise RuntimeError(f"the worker does not start: {said}")
             time.sleep(0.1)
-
-    def _tail(self) -> str:
-        return (self._folder / "log").read_text(errors="replace")[-2000:]
 
     def _purge(self, log: KafkaLog, receipts: Receipts) -> None:
         """Give the log's room back: inputs that are committed, outputs but for what is unread."""
@@ -280,8 +241,9 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="say nothing but the result")
     options = parser.parse_args()
     say = (lambda line: None) if options.json else print
-    with tempfile.TemporaryDirectory(prefix="tailrace-benchmark-") as folder:
-        result = Run(Path(folder), options.interactions, say).run()
+    prefix = "tailrace-benchmark-"
+    with tempfile.TemporaryDirectory(prefix=prefix) as folder, Servers(Path(folder)) as servers:
+        result = Run(servers, options.interactions, say).run()
     print(json.dumps(result))
     return 1 if result["missing"] or result["repeated"] else 0
 

@@ -5,7 +5,7 @@
 SmolLM2-135M-Instruct in a vLLM on the first half of the cores, as the local runner places it, its
 engine, the broker and this process anywhere; a few streams ask vLLM all the time. First without
 updates, then through ``updates`` of them: each the rounding of fp32 masters moved by 2e-5, forth
-and back, so that every one changes more weights (9 %) than a step of training does (5 %). The next
+and back, so that every one changes more weights (9 %) than a step of training does (8 %). The next
 is published when the last was acked and ``between_s`` went by.
 """
 
@@ -25,8 +25,8 @@ import httpx
 import msgspec
 import numpy as np
 
-from benchmarks.gateway import Servers, ready, say
-from services.local import broker, jars, model
+from benchmarks.servers import CACHE_DIR, Servers, ready, say
+from services.local import model
 from services.local.placement import omp_binding, serving
 from services.local.ports import free_port
 from services.local.processor import own_dtype
@@ -47,17 +47,15 @@ PROMPT_TOKENS = 48
 _ACK_S = 60.0
 
 
-def measure(
-    cache_dir: Path, *, updates: int = 100, quiet_s: float = 60.0, between_s: float = 1.0
-) -> dict[str, Any]:
+def measure(*, updates: int = 100, quiet_s: float = 60.0, between_s: float = 1.0) -> dict[str, Any]:
     """The figures of one run, in ms and s. Raises RuntimeError when an update is not acked."""
-    source = model.prepare(cache_dir, say)
+    source = model.prepare(CACHE_DIR, say)
     base = dict(folder.read(source))
     other = stepped(base)
     with tempfile.TemporaryDirectory() as where, Servers(Path(where)) as servers:
         usable = sorted(os.sched_getaffinity(0))
         cores = serving(usable) or usable
-        bootstrap, url = start(servers, Path(where), cache_dir, source, cores)
+        bootstrap, url = start(servers, source, cores)
         log, wire = KafkaLog(bootstrap), Wire()
         publisher = Publisher(log, wire, model=model.NAME)
         acks = Acks(log, wire)
@@ -237,35 +235,28 @@ def _figures(values: list[float], **wanted: int) -> dict[str, float]:
     return {name: round(float(np.percentile(values, p)), 3) for name, p in wanted.items()}
 
 
-def start(
-    servers: Servers, where: Path, cache_dir: Path, source: Path, cores: Sequence[int]
-) -> tuple[str, str]:
+def start(servers: Servers, source: Path, cores: Sequence[int]) -> tuple[str, str]:
     """(bootstrap servers, URL of vLLM) once the engine has its vLLM up, on these cores."""
-    kafka = broker.Broker(
-        jars.prepare(cache_dir, say), where / "kafka", port=free_port(), controller_port=free_port()
-    )
-    kafka.prepare()
-    broker.wait_ready(kafka.bootstrap, 60.0, servers.start("kafka", kafka.command()))
-    log = KafkaLog(kafka.bootstrap)
+    bootstrap, where = servers.kafka(), servers.folder
+    log = KafkaLog(bootstrap)
     log.create(topics.TOPICS, session_partitions=4)
     publish_schemas(log)
     log.close()
     port, ready_port = free_port(), free_port()
     settings = where / "settings.toml"
     settings.write_text(
-        f'kafka = "{kafka.bootstrap}"\nmodel = "{model.NAME}"\nstate_dir = "{where}"\n'
+        f'kafka = "{bootstrap}"\nmodel = "{model.NAME}"\nstate_dir = "{where}"\n'
         f'[engine]\nmodel_folder = "{source}"\nvllm_port = {port}\nmetrics_port = {ready_port}\n'
         f'cores = "{omp_binding(cores)}"\ndtype = "{own_dtype()}"\n'
     )
     engine = [sys.executable, "-m", "services.engine", "--settings", str(settings)]
     ready(f"http://127.0.0.1:{ready_port}", "/readyz", servers.start("engine", engine), 300.0)
-    return kafka.bootstrap, f"http://127.0.0.1:{port}"
+    return bootstrap, f"http://127.0.0.1:{port}"
 
 
 def main() -> None:
     """``python -m benchmarks.serving [UPDATES]``: this section alone."""
-    home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tailrace"
-    print(json.dumps(measure(home, updates=int((sys.argv[1:] or ["100"])[0]))))
+    print(json.dumps(measure(updates=int((sys.argv[1:] or ["100"])[0]))))
 
 
 if __name__ == "__main__":

@@ -15,20 +15,18 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 import json
-import os
-from pathlib import Path
 from typing import Any
 
 from benchmarks import deltas, serving
+from benchmarks.servers import CACHE_DIR
 
-CACHE_DIR = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tailrace"
 LRS = [2e-5, 2e-6]
 PARAMETERS = [100_000_000, 500_000_000, 1_500_000_000]
 
 SECTIONS: dict[str, Callable[[int], Any]] = {
     "deltas": lambda repeats: deltas.deltas(CACHE_DIR, LRS, repeats),
     "scaling": lambda repeats: deltas.scaling(PARAMETERS, repeats),
-    "serving": lambda repeats: serving.measure(CACHE_DIR),
+    "serving": lambda repeats: serving.measure(),
 }
 """What gives a section its value, from the repeats of each measurement."""
 
