@@ -9,7 +9,7 @@
 
 All but the first fire when so many steps in a row say so and clear when as many say otherwise. What
 an alarm of the process before said is not known after a restart: the first verdict is always given.
-Pure. Called by :mod:`services.trainer.trainer`.
+Pure. Called by :mod:`services.trainer.report`.
 """
 
 from __future__ import annotations

@@ -154,7 +154,7 @@ class Checkpoints:
             _log.info("checkpoint version=%d copied_bytes=%d", self.version, copied)
 
     def wait(self) -> None:
-        """Until nothing is being written."""
+        """Until nothing is being written. Raises what ended the write, if no disk did."""
         writing, self._writing = self._writing, None
         if writing is not None:
             writing.result()
@@ -184,9 +184,12 @@ class Checkpoints:
         return None
 
     def close(self) -> None:
-        """Wait for the writer and end it."""
+        """Wait for the writer and end it. Raises what ended the last write, if no disk did."""
         self._hook.remove()
-        self._writer.shutdown(wait=True)
+        try:
+            self.wait()
+        finally:
+            self._writer.shutdown()
 
     def _finish(
         self, partial: Path, name: str, meta: Meta, snapshot: Snapshot, before: int

@@ -24,6 +24,7 @@ For one thread. Called by :mod:`services.trainer.__main__`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 import logging
 from pathlib import Path
 
@@ -190,14 +191,10 @@ class Trainer:
 
     def close(self) -> None:
         """Let go of the log; what is not published is done again by the next trainer."""
-        try:
-            self._checkpoints.close()
-        finally:
-            self._reader.close()
-            self._releases.close()
-            self._publisher.close()
-            self._writer.producer.close()
-            self._report.close()
+        log = (self._writer.producer, self._publisher, self._releases, self._reader)
+        with ExitStack() as last:
+            for part in (self._report, *log, self._checkpoints):  # the last of them first
+                last.callback(part.close)
 
     # Start
 

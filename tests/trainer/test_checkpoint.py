@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from hashlib import sha256
 import os
 from pathlib import Path
@@ -212,6 +212,40 @@ def test_it_says_that_it_is_busy_while_one_is_written(tmp_path: Path) -> None:
     assert not store.busy()
     store.close()
     assert there(tmp_path) == ["v00000001-dddddddddddddddd"]
+
+
+def test_what_else_than_a_disk_ended_the_last_write_is_raised_at_the_end(tmp_path: Path) -> None:
+    def crash(point: str) -> None:
+        if point == "checkpoint_written":
+            raise RuntimeError(point)
+
+    store = Checkpoints(tmp_path / "own", kept=2, crash=crash)
+    store.write(meta(1), STATE)
+    with pytest.raises(RuntimeError, match="checkpoint_written"):
+        store.close()
+
+
+def test_one_part_of_a_trainer_that_cannot_be_closed_keeps_no_other_open(
+    mill: Mill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = mill.trainer()
+    closed: list[str] = []
+
+    def failing(name: str, close: Callable[[], None]) -> Callable[[], None]:
+        def fail() -> None:
+            close()
+            closed.append(name)
+            raise RuntimeError(name)
+
+        return fail
+
+    for name in ("_checkpoints", "_reader", "_releases", "_publisher", "_report"):
+        part = getattr(trainer, name)
+        monkeypatch.setattr(part, "close", failing(name, part.close))
+    with pytest.raises(RuntimeError):
+        trainer.close()
+    mill.forget(trainer)
+    assert closed == ["_checkpoints", "_reader", "_releases", "_publisher", "_report"]
 
 
 def test_no_folder_for_checkpoints_is_a_wrong_setting(tmp_path: Path) -> None:
