@@ -48,7 +48,6 @@ Crash = Callable[[str], None]
 class Meta(msgspec.Struct, kw_only=True):
     """A checkpoint without its arrays."""
 
-    model: str
     version: int
     digest: str
     """Of the published weights at ``version``."""
@@ -56,7 +55,6 @@ class Meta(msgspec.Struct, kw_only=True):
     """The last step taken."""
     updates: int
     """Updates that the optimizer's moments have seen."""
-    seed: int
     baselines: dict[str, Any] = {}
     """The state of :class:`services.trainer.baselines.Baselines`."""
     memory: Memory

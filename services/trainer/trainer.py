@@ -304,12 +304,10 @@ class Trainer:
             return
         assert self.head.digest is not None and not self._steps
         meta = Meta(
-            model=self._settings.model,
             version=self.head.version,
             digest=self.head.digest,
             step=self._learner.steps,
             updates=self._learner.updates,
-            seed=self._settings.seed,
             baselines=self._learner.baselines.state(),
             memory=self._intake.known.memory,
         )

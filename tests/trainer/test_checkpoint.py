@@ -29,12 +29,10 @@ STATE = {"master.a": torch.arange(4.0)}
 
 def meta(version: int, digest: str = "d") -> Meta:
     return Meta(
-        model="tiny",
         version=version,
         digest=digest * 16,
         step=version,
         updates=version,
-        seed=0,
         baselines={},
         memory=Memory(),
     )
