@@ -182,11 +182,12 @@ class Trainer:
         return stepped
 
     def stop(self) -> None:
-        """A clean end: publish what waits, write a checkpoint. :meth:`close` comes after it."""
+        """A clean end: publish what waits, write a checkpoint, unless the head was withdrawn.
+        :meth:`close` comes after it."""
         if self._skip_ends is None and (self._steps or self._intake.undone):
             self._publish()
         self._checkpoints.wait()
-        if self.head.version > self._checkpoints.version:
+        if not self.withdrawn and self.head.version > self._checkpoints.version:
             self._checkpoint()
 
     def close(self) -> None:
@@ -279,7 +280,11 @@ class Trainer:
     # Publishing
 
     def _publish(self) -> None:
-        """One version of what was trained and decided since the last."""
+        """One version of what was trained and decided since the last; none of a branch that was
+        withdrawn meanwhile: the order did not name it, so its records would be skipped too."""
+        self._releases.poll()
+        if self.withdrawn:
+            return
         began_s = self._clock()
         account = self._intake.account()
         self._reader.flush()

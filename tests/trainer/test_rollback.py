@@ -96,6 +96,33 @@ def test_a_version_that_was_under_way_is_withdrawn_too(mill: Mill) -> None:
     assert mill.audit().ok
 
 
+@pytest.mark.parametrize("end", ["turn", "stop"])
+def test_what_was_not_published_when_the_order_came_is_decided_on_the_branch(
+    mill: Mill, end: str
+) -> None:
+    mill.lose(trained(mill, 1))
+    mill.put(*(sampled(n, 1) for n in range(8, 16)))
+
+    def order(point: str) -> None:
+        if point == "stepped":
+            mill.roll_back(0)
+
+    trainer = mill.trainer(crash=order, publish_steps=1 if end == "turn" else 2)
+    assert trainer.turn(0.0)
+    if end == "stop":
+        trainer.stop()
+    assert trainer.withdrawn and [u.version for u in mill.versions()] == [0, 1]
+    mill.forget(trainer)
+    trainer.close()
+    trainer = mill.trainer(max_age_versions=100)
+    run(trainer)
+    report = mill.audit()
+    assert report.ok, report.problems
+    assert report.trajectories.outcomes == {"filtered": 8, "stale": 8}
+    back = {r.subject_id for r in mill.receipts() if r.reason == "rolled_back"}
+    assert back == {trajectory(n).trajectory_id for n in range(8)}
+
+
 def test_a_pin_is_no_rollback_and_hides_none(mill: Mill) -> None:
     trainer = trained(mill, 2)
     mill.release(mode="pin", live=0)
