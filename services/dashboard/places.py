@@ -27,6 +27,8 @@ GRADERS = "tailrace-graders-"
 """Before a grader's name: its group (services/graders)."""
 _READ_BY_REWARDS = (topics.PROMPTS, topics.OUTPUTS, topics.FEEDBACK, topics.TICKS)
 _READ_BY_GRADERS = (topics.OUTPUTS,)
+_REACH_S = 5.0
+"""Other questions wait for a broker six times as long: too long for a page to say nothing."""
 
 
 class Known(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,6 +75,7 @@ class Places:
     def ask(self) -> None:
         """Once."""
         try:
+            self._log.reach(_REACH_S)
             ends = self._ends()
         except LogError as error:
             if self.known.error is None:

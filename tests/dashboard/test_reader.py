@@ -246,6 +246,22 @@ def test_it_is_ready_once_all_of_it_is_published() -> None:
     assert picture(again)["training"]["steps"] == 1
 
 
+class Deaf(MemoryLog):
+    """A log that gives no sign of life; any other question would wait for half a minute."""
+
+    def reach(self, timeout_s: float) -> None:
+        raise LogError(f"no answer in {timeout_s:g} s")
+
+    def _partitions(self, topic: str) -> Any:
+        raise AssertionError("asked for more")
+
+
+def test_a_broker_is_asked_nothing_long_before_it_gave_a_sign_of_life() -> None:
+    places = Places(Deaf(), READ, prefix="", every_s=1.0, graders=tuple, now_ms=int)
+    places.ask()
+    assert places.known.error == "no answer in 5 s"
+
+
 class Secretive(MemoryLog):
     """A log whose coordinator of one group does not answer."""
 
