@@ -3,7 +3,7 @@
 Per partition the range read, the offsets in it that are undecided (``held``), and a decision for
 every other record. Invariant, checked by :meth:`Ranges.account`: the decided offsets are
 ``([start, end) + base.held) - held`` less what is no record or had expired. Owned by
-:mod:`services.trainer.intake`.
+:mod:`services.trainer.intake`; what is read is taken here by :mod:`services.trainer.reader`.
 """
 
 from __future__ import annotations
@@ -65,7 +65,10 @@ class Ranges:
         return len(self._partitions)
 
     def begin(self, partitions: Iterable[int], ranges: Iterable[Range]) -> None:
-        """Go on after a version with these ranges (none: from the log's beginning)."""
+        """Go on after a version with these ranges (none: from the log's beginning).
+
+        ``partitions``: all of the topic's.
+        """
         base = {r.partition: r for r in ranges}
         for number in partitions:
             end, held = (base[number].end, base[number].held) if number in base else (0, [])

@@ -17,7 +17,7 @@ Driven by :mod:`services.trainer.trainer`; ids and ranges are put back by
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
@@ -31,7 +31,7 @@ from services.trainer.routes import ALREADY, Divergence, Routes
 from services.trainer.settings import Settings
 from tailrace import ids
 from tailrace.errors import InvalidRecord
-from tailrace.events import Range, Trajectory
+from tailrace.events import Trajectory
 from tailrace.log.base import LogRecord
 from tailrace.partition import partition_of
 
@@ -48,7 +48,8 @@ class Intake:
         self._limits = limits
         self._routes = Routes(settings)
         self._max_held = settings.max_held
-        self._read = Ranges()
+        self.ranges = Ranges()
+        """Where the reading stands: whoever offers records takes them there."""
         self._pending = Pool(
             self._routes, wait_s=settings.batch_wait_s, largest=settings.batch_answers
         )
@@ -59,43 +60,15 @@ class Intake:
         """Since when a decision waits to be published."""
         self.ages, self.rolled_back = Ages(), RolledBack()
 
-    def begin(self, partitions: Iterable[int], ranges: Iterable[Range]) -> None:
-        """Go on after a version with these ranges (none: from the log's beginning).
-
-        ``partitions``: all of the topic's.
-        """
-        self._read.begin(partitions, ranges)
-
-    def starts(self) -> dict[int, int]:
-        """Where each partition is to be read from: the first held record or the range's end."""
-        return self._read.starts()
-
-    def expire(self, lows: Mapping[int, int]) -> int:
-        """Records below these low watermarks are gone. Returns how many had not been read."""
-        return self._read.expire(lows)
-
-    def advance(self, partition: int, position: int) -> None:
-        """The reader stands here: what lies before and was not offered is no record."""
-        self._read.advance(partition, position)
-
-    def next_offset(self, partition: int) -> int:
-        """The first offset that was not read."""
-        return self._read.next_offset(partition)
-
     def offer(
-        self, record: LogRecord, trajectory: Trajectory | None, now_s: float
+        self, record: LogRecord, trajectory: Trajectory | None, now_s: float, *, held: bool
     ) -> Decision | None:
-        """Take the next record of a partition; ``trajectory`` None: it could not be read.
-
-        Returns the decision, if it could be made at once. A record that the base decided (they come
-        again between held ones) is passed over.
-        """
+        """Take a record that was taken from :attr:`ranges`, which says whether it was ``held``;
+        ``trajectory`` None: it could not be read. Returns the decision, if it could be made at
+        once."""
         assert not self._taken, "an answer is in a step"
         self._now_s = now_s
         place = (record.partition, record.offset)
-        held = self._read.take(place)
-        if held is None:
-            return None
         self.known.saw(record.partition, record.time_ms)
         if trajectory is None:
             key = (record.key or b"").decode(errors="replace")
@@ -147,7 +120,7 @@ class Intake:
             session = ids.session_of(t.interaction_id)
         except InvalidRecord:
             return False  # it belongs nowhere; refused as such
-        return partition_of(session.encode(), self._read.count) != record.partition
+        return partition_of(session.encode(), self.ranges.count) != record.partition
 
     def _routed(self, answer: Answer, *, paired: bool = False) -> Answer | Refusal:
         """With its objective, as it would be taken now."""
@@ -224,11 +197,11 @@ class Intake:
     def account(self) -> Account:
         """Ranges and decisions since the base version."""
         assert not self._taken, "an answer is in a step"
-        return self._read.account(self._decisions, self._places())
+        return self.ranges.account(self._decisions, self._places())
 
     def published(self) -> None:
         """The account is in a version: it is the base now."""
-        self._read.published(self._places())
+        self.ranges.published(self._places())
         self._decisions = {}
         self._undone_since_s = None
         self.known.prune()

@@ -66,7 +66,7 @@ class Reader:
         consumer_of: Callable[[Log], Source],
     ) -> None:
         self._log, self._model = log, model
-        self._intake, self._writer = intake, writer
+        self._intake, self._ranges, self._writer = intake, intake.ranges, writer
         self._prefix = prefix
         self._clock, self._wall_ms = clock, wall_ms
         self._topic = named(topics.TRAJECTORIES, prefix)
@@ -75,7 +75,7 @@ class Reader:
         self._buried: list[Future[Position]] = []
         self._consumer = consumer_of(log)
         self._expire(log.starts(self._topic))
-        at = {(self._topic, p): start for p, start in intake.starts().items()}
+        at = {(self._topic, p): start for p, start in self._ranges.starts().items()}
         self.frozen = False
         """Whether the last order was to freeze: nothing is to be trained."""
         self.keyframe = False
@@ -97,9 +97,9 @@ class Reader:
                     self._offer(record)
             if not records:
                 break
-        for partition in self._intake.starts():
+        for partition in self._ranges.starts():
             position = self._consumer.position(self._topic, partition)
-            self._intake.advance(partition, position)
+            self._ranges.advance(partition, position)
         return drain
 
     def ends(self) -> dict[int, int]:
@@ -123,9 +123,12 @@ class Reader:
         self._consumer.close()
 
     def _offer(self, record: LogRecord) -> None:
-        if record.offset > self._intake.next_offset(record.partition):
+        if record.offset > self._ranges.next_offset(record.partition):
             # A jump: control records, or the log was trimmed under us.
             self._expire(self._log.starts(self._topic))
+        held = self._ranges.take((record.partition, record.offset))
+        if held is None:
+            return  # the base decided it: it lies between held ones
         metrics.LAG_S.set(max(0, self._wall_ms() - record.time_ms) / 1000)
         trajectory = None
         try:
@@ -134,7 +137,7 @@ class Reader:
             trajectory = event
         except InvalidRecord as error:
             self._bury(record, error)
-        decision = self._intake.offer(record, trajectory, self._clock())
+        decision = self._intake.offer(record, trajectory, self._clock(), held=held)
         count([] if decision is None else [decision])
 
     def _recall(self, records: Iterable[LogRecord]) -> None:
@@ -201,7 +204,7 @@ class Reader:
         self._buried.append(self._writer.bury(record, error.reason, str(error)))
 
     def _expire(self, lows: Mapping[int, int]) -> None:
-        lost = self._intake.expire(lows)
+        lost = self._ranges.expire(lows)
         if lost:
             metrics.EXPIRED.inc(lost)
             _log.warning("expired topic=%s records=%d", self._topic, lost)

@@ -205,7 +205,7 @@ class Trainer:
         """What :attr:`head` stands for: itself, or a version after it that nobody can make."""
         found = branch(lineage, release)
         if not found.chain:
-            self._intake.begin(partitions, [])
+            self._intake.ranges.begin(partitions, [])
             self._press.first(self._intake.account())
             self._intake.ages.version(0, changed=True)
             return Recovery()
@@ -215,7 +215,7 @@ class Trainer:
         if recovery.unreadable:
             found = branch(lineage, release, unreadable=len(recovery.unreadable))
         head = found.chain[-1]
-        self._intake.begin(partitions, head.ranges)
+        self._intake.ranges.begin(partitions, head.ranges)
         self._intake.ages, self._intake.rolled_back = found.ages, found.rolled_back
         self._intake.divergence = Divergence.of(last_figures(found.chain))
         self._press.begin(head)

@@ -30,7 +30,7 @@ class Reading:
     def __init__(self, **changes: Any) -> None:
         values = {"horizon_s": HORIZON_MS / 1000, "max_age_versions": 3, "max_held": 50} | changes
         self.intake = Intake(LIMITS, Settings(**values))
-        self.intake.begin([0], [])
+        self.intake.ranges.begin([0], [])
         self.intake.ages.version(0, changed=True)
         self.offset = 0
         self.inputs: list[StepInput] = []
@@ -49,7 +49,8 @@ class Reading:
             headers={},
         )
         self.offset += 1
-        return self.intake.offer(record, event, now_s)
+        held = self.intake.ranges.take((record.partition, record.offset))
+        return None if held is None else self.intake.offer(record, event, now_s, held=held)
 
     def outcome(self, event: Trajectory | None, time_ms: int = TIME_MS) -> tuple[str, str] | None:
         decision = self.offer(event, time_ms)
@@ -131,7 +132,7 @@ def test_a_held_record_is_not_past_the_horizon_when_it_is_read_again() -> None:
     before.offer(trajectory(1))
     ranges = before.intake.account().ranges
     after = Reading()
-    after.intake.begin([0], ranges)
+    after.intake.ranges.begin([0], ranges)
     after.intake.known.saw(0, TIME_MS + 2 * HORIZON_MS)
     assert after.outcome(trajectory(1)) is None
     assert after.outcome(trajectory(2)) == ("stale", "horizon")
@@ -191,16 +192,6 @@ def test_a_backlog_is_trained_freshest_first_and_bounded() -> None:
     assert [a.offset for a in taken] == [12, 13, 14]
 
 
-def test_expired_records_are_said_by_range() -> None:
-    reading = Reading()
-    reading.offer(trajectory(0))
-    reading.intake.account()
-    reading.intake.published()
-    assert reading.intake.expire({0: 7}) == 6
-    [one] = reading.intake.account().ranges
-    assert (one.start, one.end, one.held, one.expired_to) == (1, 7, [0], 7)
-
-
 EVENTS = st.lists(
     st.tuples(
         st.integers(0, 12),  # which trajectory
@@ -252,7 +243,7 @@ def test_any_sequence_decides_each_record_once_and_tiles_the_log(events: list[An
         trained with from the Steps."""
         nonlocal reading
         reading = Reading()
-        reading.intake.begin([0], accounts[-1].ranges if accounts else [])
+        reading.intake.ranges.begin([0], accounts[-1].ranges if accounts else [])
         for version, account in enumerate(accounts, 1):
             reading.intake.ages.version(version, changed=True)
             for d in account.decisions:
@@ -260,7 +251,7 @@ def test_any_sequence_decides_each_record_once_and_tiles_the_log(events: list[An
                 if d.trajectory_id and state is not None:
                     reading.intake.known.decided(d.trajectory_id, 0, TIME_MS, state)
         reading.intake.known.trained(ledger)
-        reading.offset = reading.intake.starts()[0]
+        reading.offset = reading.intake.ranges.starts()[0]
         read_to(end)
 
     def read_to(offset: int) -> None:

@@ -1,11 +1,13 @@
-"""What a trainer counts of the records that it reads."""
+"""What a trainer counts of the records that it reads, and buries of them."""
 
 from __future__ import annotations
 
 from prometheus_client import REGISTRY
 
 from tailrace import topics
+from tailrace.stream import read_all
 from tests.trainer.conftest import Mill
+from tests.trainer.test_intake import Reading
 from tests.trainer.traffic import trajectory
 
 
@@ -32,3 +34,29 @@ def test_its_lag_is_the_age_of_the_newest_trajectory(mill: Mill) -> None:
     trainer = mill.trainer()
     trainer.turn()
     assert sample("lag_seconds") == 90.0
+
+
+def test_what_was_buried_is_not_buried_again_by_the_next_trainer(mill: Mill) -> None:
+    mill.put(trajectory(1))  # held by the version that decides what lies behind it
+    producer = mill.log.producer()
+    for partition in range(2):
+        producer.append(topics.TRAJECTORIES.name, b"no avro", partition=partition).result(10)
+    producer.close()
+    trainer = mill.trainer()
+    trainer.turn(0.0)
+    mill.clock.now_s += mill.settings.account_s
+    trainer.turn(0.0)
+    assert [len(r.held) for r in trainer.head.ranges if r.held] == [1]
+    mill.lose(trainer)
+    mill.trainer().turn(0.0)
+    assert len(list(read_all(mill.log, topics.DEAD_LETTERS.name))) == 2
+
+
+def test_expired_records_are_said_by_range() -> None:
+    reading = Reading()
+    reading.offer(trajectory(0))
+    reading.intake.account()
+    reading.intake.published()
+    assert reading.intake.ranges.expire({0: 7}) == 6
+    [one] = reading.intake.account().ranges
+    assert (one.start, one.end, one.held, one.expired_to) == (1, 7, [0], 7)
