@@ -97,8 +97,10 @@ class Reader:
                     self._offer(record)
             if not records:
                 break
-        for partition in self._ranges.starts():
-            position = self._consumer.position(self._topic, partition)
+        at = {p: self._consumer.position(self._topic, p) for p in self._ranges.starts()}
+        if any(position > self._ranges.next_offset(p) for p, position in at.items()):
+            self._expire(self._log.starts(self._topic))
+        for partition, position in at.items():
             self._ranges.advance(partition, position)
         return drain
 

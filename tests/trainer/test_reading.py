@@ -60,3 +60,21 @@ def test_expired_records_are_said_by_range() -> None:
     assert reading.intake.ranges.expire({0: 7}) == 6
     [one] = reading.intake.account().ranges
     assert (one.start, one.end, one.held, one.expired_to) == (1, 7, [0], 7)
+
+
+def test_records_that_expire_unread_are_counted_and_said_though_none_follows(mill: Mill) -> None:
+    before = sample("expired_total")
+    trainer = mill.trainer()
+    mill.put(*(trajectory(n) for n in range(8)))
+    assert trainer.turn(0.0)
+    mill.put(*(trajectory(n) for n in range(8, 12)))
+    ends = mill.log.ends(topics.TRAJECTORIES.name)
+    read = {r.partition: r.end for r in trainer.head.ranges}
+    mill.log.delete_before(topics.TRAJECTORIES.name, ends)
+    trainer.turn(0.0)
+    assert sample("expired_total") == before + 4
+    mill.put(*(trajectory(n) for n in range(12, 20)))
+    assert trainer.turn(0.0)
+    gone = {r.partition: r.expired_to for r in trainer.head.ranges if r.expired_to is not None}
+    assert gone == {p: end for p, end in ends.items() if end > read[p]}
+    assert mill.audit().ok
