@@ -62,30 +62,31 @@ class Intake:
 
     def offer(
         self, record: LogRecord, trajectory: Trajectory | None, now_s: float, *, held: bool
-    ) -> Decision | None:
+    ) -> list[Decision]:
         """Take a record that was taken from :attr:`ranges`, which says whether it was ``held``;
-        ``trajectory`` None: it could not be read. Returns the decision, if it could be made at
-        once."""
+        ``trajectory`` None: it could not be read. Returns the decisions that are made at once:
+        its own, and before that the one of an answer whose place it takes."""
         assert not self._taken, "an answer is in a step"
         self._now_s = now_s
         place = (record.partition, record.offset)
         self.known.saw(record.partition, record.time_ms)
         if trajectory is None:
             key = (record.key or b"").decode(errors="replace")
-            return self._decide(place, key, "", now_s, 0, Refusal("untrainable", "invalid"))
-        found = self._weigh(record, trajectory, now_s, held)
+            return [self._decide(place, key, "", now_s, 0, Refusal("untrainable", "invalid"))]
+        done: list[Decision] = []
+        found = self._weigh(record, trajectory, now_s, held, done)
         if isinstance(found, Answer):
             self._pending.add(found, now_s)
-            return None
+            return done
         closed_ms = trajectory.closed_log_time_ms or record.time_ms
         key = trajectory.interaction_id.partition("~")[0]
         # Whoever can write a record anywhere must not be able to speak for the one that belongs.
         subject = "" if found == _MISPLACED else trajectory.trajectory_id
         reward = self.known.reward(trajectory.supersedes or "") if found == ALREADY else None
-        return self._decide(place, key, subject, now_s, closed_ms, found, reward)
+        return [*done, self._decide(place, key, subject, now_s, closed_ms, found, reward)]
 
     def _weigh(
-        self, record: LogRecord, t: Trajectory, now_s: float, held: bool
+        self, record: LogRecord, t: Trajectory, now_s: float, held: bool, done: list[Decision]
     ) -> Answer | Refusal:
         if self._misplaced(record, t):
             return _MISPLACED
@@ -100,7 +101,7 @@ class Intake:
         if t.supersedes is not None:
             if t.supersedes in self._pending:
                 why = Refusal("superseded", "revision", t.trajectory_id)
-                self._drop(t.supersedes, why, now_s)
+                done.append(self._drop(t.supersedes, why, now_s))
             state = self.known.state(t.supersedes)
             if state not in ("trained", "untrained"):
                 return Refusal("filtered", "predecessor_unknown")

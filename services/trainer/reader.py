@@ -139,8 +139,7 @@ class Reader:
             trajectory = event
         except InvalidRecord as error:
             self._bury(record, error)
-        decision = self._intake.offer(record, trajectory, self._clock(), held=held)
-        count([] if decision is None else [decision])
+        count(self._intake.offer(record, trajectory, self._clock(), held=held))
 
     def _recall(self, records: Iterable[LogRecord]) -> None:
         """What was ordered before this start: of it only a freeze still holds."""

@@ -39,6 +39,7 @@ class Reading:
     def offer(
         self, event: Trajectory | None, time_ms: int = TIME_MS, now_s: float = 0.0
     ) -> Decision | None:
+        """The record's own decision."""
         record = LogRecord(
             topic="trajectories",
             partition=0,
@@ -50,7 +51,10 @@ class Reading:
         )
         self.offset += 1
         held = self.intake.ranges.take((record.partition, record.offset))
-        return None if held is None else self.intake.offer(record, event, now_s, held=held)
+        if held is None:
+            return None
+        decisions = self.intake.offer(record, event, now_s, held=held)
+        return next((d for d in decisions if d.offset == record.offset), None)
 
     def outcome(self, event: Trajectory | None, time_ms: int = TIME_MS) -> tuple[str, str] | None:
         decision = self.offer(event, time_ms)

@@ -52,6 +52,16 @@ def test_what_was_buried_is_not_buried_again_by_the_next_trainer(mill: Mill) -> 
     assert len(list(read_all(mill.log, topics.DEAD_LETTERS.name))) == 2
 
 
+def test_an_answer_whose_place_a_revision_takes_is_counted(mill: Mill) -> None:
+    labels = {"outcome": "superseded", "reason": "revision"}
+    before = sample("decisions_total", **labels)
+    first = trajectory(1)
+    revision = trajectory(1, trajectory_id="revision", supersedes=first.trajectory_id)
+    mill.put(first, revision)
+    mill.trainer().turn(0.0)
+    assert sample("decisions_total", **labels) == before + 1
+
+
 def test_expired_records_are_said_by_range() -> None:
     reading = Reading()
     reading.offer(trajectory(0))
