@@ -16,7 +16,6 @@ import json
 import os
 from pathlib import Path
 import sys
-import tempfile
 import threading
 import time
 from typing import Any
@@ -52,7 +51,7 @@ def measure(*, updates: int = 100, quiet_s: float = 60.0, between_s: float = 1.0
     source = model.prepare(CACHE_DIR, say)
     base = dict(folder.read(source))
     other = stepped(base)
-    with tempfile.TemporaryDirectory() as where, Servers(Path(where)) as servers:
+    with Servers() as servers:
         usable = sorted(os.sched_getaffinity(0))
         cores = serving(usable) or usable
         bootstrap, url = start(servers, source, cores)
