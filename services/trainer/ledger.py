@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 import logging
+import math
+import sys
 
 import msgspec
 
@@ -50,7 +52,8 @@ class Ledger:
         self.settings = settings
         self._log, self._wire = log, wire
         self._decoder = Decoder(log, wire, prefix=settings.prefix)
-        self._limits = limits
+        # What was trained was within the limits of its day.
+        self._limits = msgspec.structs.replace(limits, max_tokens=sys.maxsize, max_reward=math.inf)
 
     def published(self, chain: Sequence[ModelUpdate], base: Tensors) -> Published:
         """The weights of a chain; ``base`` are those of the model folder."""

@@ -133,6 +133,15 @@ def test_other_threads_reseed(mill: Mill) -> None:
     assert mill.audit().ok
 
 
+def test_limits_that_are_closer_now_change_nothing_of_what_was_trained(mill: Mill) -> None:
+    mill.put(*(trajectory(n) for n in range(8)))
+    trainer = mill.trainer()
+    assert trainer.turn(0.0)
+    mill.lose(trainer)
+    again = mill.trainer(max_tokens=1, max_reward=0.5)
+    assert (again.recovery.replayed, again.recovery.reseeded) == (1, None)
+
+
 def test_the_first_step_alone_of_a_version_says_that_it_is_reseeded(mill: Mill) -> None:
     mill.put(*(trajectory(n) for n in range(32)))
     run_until(mill, "published", 2)

@@ -7,9 +7,7 @@ Called by :mod:`services.trainer.replay.__main__`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-import math
 from pathlib import Path
-import sys
 import time
 
 import msgspec
@@ -217,7 +215,7 @@ def _folder(settings: Settings) -> Path:
 
 
 def _learner(settings: Settings) -> tuple[Learner, CanaryLine, Limits]:
-    """With version 0, and what it can take: what was trained was within the limits of its day."""
+    """With version 0, and what it can take."""
     folder = _folder(settings)
     try:
         learner = learner_of(folder, settings)
@@ -226,5 +224,4 @@ def _learner(settings: Settings) -> tuple[Learner, CanaryLine, Limits]:
         canary = CanaryLine(folder, vocabulary)
     except (OSError, ValueError, SafetensorError) as error:
         raise SettingsError(f"trainer.model_dir: {error}") from error
-    wide = msgspec.structs.replace(limits, max_tokens=sys.maxsize, max_reward=math.inf)
-    return learner, canary, wide
+    return learner, canary, limits
