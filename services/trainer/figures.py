@@ -15,7 +15,7 @@
     lag_mean, lag_max, lag_N  ages of the answers in weight changes, and how many are at least N old
                               and younger than the next N: 0, 1, 2, 4, 8, ... 64
     step_s, tokens_per_s      seconds of the step; prompt and answer tokens by them
-    mfu                       operations by the most that the device can do, where that is set
+    mfu                       operations by the most that the devices can do, where that is set
     idle_share                share of the time since the last step that went by waiting for data
 
 Demonstrations were not sampled from any weights: they are in no figure of ratios and none of
@@ -131,15 +131,19 @@ def of_lags(ages: Sequence[int]) -> Figures:
     return found | {f"lag_{bound}": float(bins[bound]) for bound in sorted(bins)}
 
 
-def of_speed(tokens: int, seconds: float, parameters: int, peak_tflops: float | None) -> Figures:
-    """Those of a step over so many tokens, prompts included.
+def of_speed(
+    tokens: int, seconds: float, parameters: int, peak_tflops: float | None, processes: int
+) -> Figures:
+    """Those of a step over so many tokens, prompts included, by so many processes, each of which
+    has one device.
 
     A trained parameter takes 6 operations per token, forward and backward (Kaplan et al. 2020,
     arXiv 2001.08361, section 2.1); attention and what is computed twice do not count.
     """
     found = {"step_s": seconds, "tokens_per_s": tokens / max(seconds, 1e-9)}
     if peak_tflops is not None:
-        found["mfu"] = 6.0 * parameters * found["tokens_per_s"] / (peak_tflops * 1e12)
+        peak = processes * peak_tflops * 1e12
+        found["mfu"] = 6.0 * parameters * found["tokens_per_s"] / peak
     return found
 
 

@@ -103,12 +103,12 @@ class Learner:
         self.baselines.learn(answers)
         self.steps += 1
         tokens = sum(len(a.prompt) + len(a.tokens) for a in answers)
-        seconds = time.perf_counter() - began_s
+        seconds, peak = time.perf_counter() - began_s, self._settings.peak_tflops
         return {
             **sums.figures(),
             "grad_norm": norm,
             **of_answers(answers, advantages),
-            **of_speed(tokens, seconds, self._parameters, self._settings.peak_tflops),
+            **of_speed(tokens, seconds, self._parameters, peak, self.policy.processes),
         }
 
     def _routed(

@@ -153,8 +153,8 @@ class Settings(Common, frozen=True, kw_only=True):
     mismatch_growth: AtLeastOne = 5.0
     """``mismatch_growth`` fires when the mismatch is so many times its own long mean."""
     peak_tflops: PositiveFloat | None = None
-    """What the device can do at most, in 1e12 operations per second; with it the figure ``mfu``
-    says what share of that is used."""
+    """What a device can do at most, in 1e12 operations per second; with it the figure ``mfu``
+    says what share of that, over all processes, is used."""
 
     publish_steps: Positive = 1
     """Optimizer steps of one version."""

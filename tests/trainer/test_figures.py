@@ -77,9 +77,10 @@ def test_every_answer_is_in_one_bin_of_ages(ages: list[int]) -> None:
 
 
 def test_speed_is_tokens_and_operations_by_the_time() -> None:
-    assert of_speed(300, 2.0, 1_000_000, None) == {"step_s": 2.0, "tokens_per_s": 150.0}
-    found = of_speed(300, 2.0, 1_000_000, 0.009)
-    assert found["mfu"] == pytest.approx(6 * 150 * 1e6 / 9e9)
+    assert of_speed(300, 2.0, 1_000_000, None, 1) == {"step_s": 2.0, "tokens_per_s": 150.0}
+    for processes in (1, 4):
+        found = of_speed(300, 2.0, 1_000_000, 0.009, processes)
+        assert found["mfu"] == pytest.approx(6 * 150 * 1e6 / 9e9 / processes)
 
 
 def test_idle_is_the_share_of_waiting_since_the_last_step() -> None:

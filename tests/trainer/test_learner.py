@@ -37,6 +37,15 @@ def answer(number: int, **fields: object) -> Answer:
     return msgspec.structs.replace(found, **fields)
 
 
+def test_the_share_of_what_devices_can_do_is_over_all_processes(tiny_model: Path) -> None:
+    policy = Policy(tiny_model)
+    policy.processes = 4
+    learner = Learner(policy, Settings(model=MODEL, peak_tflops=1.0))
+    found = learner.step([answer(n) for n in range(4)], lr=1e-3)
+    weights = sum(p.numel() for p in policy.parameters.values())
+    assert found["mfu"] == pytest.approx(6 * weights * found["tokens_per_s"] / 4e12)
+
+
 @pytest.fixture(params=["bfloat16", "float32"])
 def policy(request: pytest.FixtureRequest, tiny_model: Path) -> Policy:
     return Policy(tiny_model, compute=request.param)
