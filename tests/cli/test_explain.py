@@ -145,7 +145,11 @@ def test_what_cannot_be_read_is_passed_over(told):
     assert "Rome." in told.words()
 
 
-@pytest.mark.parametrize("unknown", [SESSION, "chat", f"{TURN}!a", f"{SESSION}~0000000000000"])
+@pytest.mark.parametrize(
+    "unknown",
+    [SESSION, "chat", f"{TURN}!a", f"{SESSION}~0000000000000"],
+    ids=["session", "without a tenant", "feedback", "interaction"],
+)
 def test_an_unknown_interaction_is_said_to_be(told, unknown):
     with pytest.raises(ValueError, match=r"no id|is on the log|begin with"):
         explain.gather(told.log, unknown)
