@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 import re
 
+import msgspec
+import pytest
+
 from services.graders import spec as graders
 from services.rewards import spec as rewards
+from services.rewards import terms
 from tailrace import events, feedback_json, topics
 from tailrace.log.memory import MemoryLog
 from tailrace.reading import read
@@ -20,6 +24,17 @@ def test_the_reward_spec_is_one():
     found = rewards.parse(REWARDS)
     assert found.metrics.keys() == {"thumbs", "stars", "solved", "better"}
     assert found.longest_wait_ms == 600_000
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [rewards.Spec, terms.Metric, terms.Implicit, terms.Verifier, graders.Function, graders.Judge],
+)
+def test_every_key_of_a_spec_has_a_row(kind):
+    firsts = [line.split("|")[1] for line in PAGE.splitlines() if line.startswith("| ")]
+    rows = {name for first in firsts for name in re.findall(r"`(\w+)`", first)}
+    families = {"metrics", "implicit", "verifiers"}
+    assert {field.name for field in msgspec.structs.fields(kind)} <= rows | families
 
 
 def test_the_graders_spec_is_one(tmp_path):
