@@ -176,6 +176,8 @@ class KafkaConsumer:
                 "fetch.message.max.bytes": MAX_RECORD_BYTES,
                 "queued.max.messages.kbytes": 32 * 1024,
                 "fetch.wait.max.ms": 100,
+                # A full queue would be asked again after a second, empty long since.
+                "fetch.queue.backoff.ms": 10,
             }
         )
 
