@@ -20,9 +20,7 @@ import argparse
 import asyncio
 from collections.abc import Callable
 import json
-from pathlib import Path
 import sys
-import tempfile
 import threading
 import time
 from typing import Any
@@ -240,8 +238,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="say nothing but the result")
     options = parser.parse_args()
     say = (lambda line: None) if options.json else print
-    prefix = "tailrace-benchmark-"
-    with tempfile.TemporaryDirectory(prefix=prefix) as folder, Servers(Path(folder)) as servers:
+    with Servers() as servers:
         result = Run(servers, options, say).run()
     print(json.dumps(result))
     return 1 if result["missing"] else 0

@@ -19,11 +19,9 @@ import argparse
 import asyncio
 from collections.abc import Mapping
 import json
-from pathlib import Path
 import random
 import secrets
 import sys
-import tempfile
 import time
 from typing import Any
 
@@ -128,7 +126,7 @@ def main() -> int:
     parser.add_argument("--without-litellm", action="store_true")
     parser.add_argument("--json", action="store_true", help="the last line alone")
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name, Servers(Path(name)) as servers:
+    with Servers() as servers:
         upstream = upstream_of(servers)
         gateway = gateway_of(servers, upstream)
         litellm = None if given.without_litellm else litellm_of(servers, upstream)

@@ -19,7 +19,6 @@ import json
 import os
 from pathlib import Path
 import sys
-import tempfile
 import time
 from typing import Any
 
@@ -49,13 +48,13 @@ def measure(seed: int) -> dict[str, Any]:
     source = model.prepare(CACHE_DIR, say)
     cores = sorted(os.sched_getaffinity(0))
     deterministic(len(cores))
-    with tempfile.TemporaryDirectory() as where, Servers(Path(where)) as servers:
+    with Servers() as servers:
         bootstrap, url = start(servers, source, cores)
         settings = Settings(
             kafka=bootstrap,
             model=model.NAME,
             model_dir=source,
-            state_dir=Path(where),
+            state_dir=servers.folder,
             compute=own_dtype(),
             threads=len(cores),
             lr=LR,

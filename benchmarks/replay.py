@@ -19,7 +19,6 @@ import json
 import os
 from pathlib import Path
 import sys
-import tempfile
 import time
 from typing import Any
 
@@ -151,8 +150,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="say nothing but the result")
     options = parser.parse_args()
     say = (lambda line: None) if options.json else print
-    prefix = "tailrace-benchmark-"
-    with tempfile.TemporaryDirectory(prefix=prefix) as folder, Servers(Path(folder)) as servers:
+    with Servers() as servers:
         result = measured(servers, options.interactions, say)
     print(json.dumps(result))
     return 1 if result["missing"] else 0

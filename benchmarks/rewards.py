@@ -19,10 +19,8 @@ from collections import Counter, deque
 from collections.abc import Callable
 import json
 import os
-from pathlib import Path
 import subprocess
 import sys
-import tempfile
 import time
 from typing import Any
 
@@ -241,8 +239,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="say nothing but the result")
     options = parser.parse_args()
     say = (lambda line: None) if options.json else print
-    prefix = "tailrace-benchmark-"
-    with tempfile.TemporaryDirectory(prefix=prefix) as folder, Servers(Path(folder)) as servers:
+    with Servers() as servers:
         result = Run(servers, options.interactions, say).run()
     print(json.dumps(result))
     return 1 if result["missing"] or result["repeated"] else 0

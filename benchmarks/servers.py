@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -29,10 +30,11 @@ def say(text: str) -> None:
 
 
 class Servers:
-    """Everything that is not the load."""
+    """Everything that is not the load, and a folder for it, which goes with the block too."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="tailrace-benchmark-")
+        self.folder = Path(self._folder.name)
         self._children: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> Servers:
@@ -47,6 +49,7 @@ class Servers:
             except subprocess.TimeoutExpired:
                 child.kill()
                 child.wait()
+        self._folder.cleanup()
 
     def start(
         self,
