@@ -87,7 +87,7 @@ class Press:
         one before. Raises Fenced, LogError."""
         head = self.head
         tensors = self._policy.published() if steps else self._base
-        after = digest(tensors) if steps else head.digest
+        after = digest(tensors, threads=self._settings.threads) if steps else head.digest
         assert after is not None
         changed = after != head.digest
         stream, config_digest = self._encode(tensors, changed, keyframe)

@@ -10,7 +10,8 @@ from tailrace.weights.tensors import Tensor, bits_dtype, digest, digest_files
 from tests.weights.models import model, tensor
 
 
-def test_digest_is_the_documented_text() -> None:
+@pytest.mark.parametrize("threads", [1, 2])
+def test_digest_is_the_documented_text(threads: int) -> None:
     tensors = {
         "b": Tensor.of("bfloat16", (2,), np.array([0x3F80, 0x8000], "<u2")),
         "a\u00e9": Tensor.of("float32", (), np.array([1.0], "<f4")),
@@ -18,7 +19,7 @@ def test_digest_is_the_documented_text() -> None:
     a = sha256(struct.pack("<f", 1.0)).hexdigest()
     b = sha256(b"\x80\x3f\x00\x80").hexdigest()
     text = f'["a\\u00e9","float32",[],"{a}"]\n["b","bfloat16",[2],"{b}"]\n'
-    assert digest(tensors) == sha256(text.encode()).hexdigest()
+    assert digest(tensors, threads=threads) == sha256(text.encode()).hexdigest()
 
 
 def test_digest_of_files_is_the_documented_text() -> None:

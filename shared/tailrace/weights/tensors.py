@@ -9,7 +9,7 @@ did not change.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cached_property
+from concurrent.futures import ThreadPoolExecutor, wait
 from hashlib import sha256
 import json
 from math import prod
@@ -77,11 +77,15 @@ class Tensor(msgspec.Struct, frozen=True, eq=False, dict=True):
         flat.flags.writeable = False
         return cls(dtype, tuple(shape), flat)
 
-    @cached_property
+    @property
     def sha256(self) -> str:
         """SHA-256 of the little-endian bytes, in hex. Computed once, since versions share the
         tensors that did not change."""
-        return sha256(self.bits.data).hexdigest()
+        # Not functools.cached_property, which computes one at a time for all instances.
+        known: str | None = self.__dict__.get("sha256")
+        if known is None:
+            known = self.__dict__["sha256"] = sha256(self.bits.data).hexdigest()
+        return known
 
     def numpy(self) -> npt.NDArray[Any]:
         """A read-only view in its shape, without a copy.
@@ -106,13 +110,17 @@ Tensors: TypeAlias = dict[str, Tensor]
 """A model, by Hugging Face names. What a checkpoint ties is stored once and stays so."""
 
 
-def digest(tensors: Mapping[str, Tensor]) -> str:
+def digest(tensors: Mapping[str, Tensor], *, threads: int = 1) -> str:
     """Which weights these are: hex SHA-256, the same for the same names, dtypes, shapes and bits.
 
     The hashed text has one line per tensor, in the order of the names' UTF-8 bytes: the JSON array
     ``["name","dtype",[shape],"sha256"]`` without spaces, ASCII with ``\\u`` escapes, then a
-    newline; the inner ``sha256`` is that of the tensor's little-endian bytes, in hex.
+    newline; the inner ``sha256`` is that of the tensor's little-endian bytes, in hex. ``threads``
+    hash a tensor each.
     """
+    if threads > 1:
+        with ThreadPoolExecutor(threads) as pool:
+            wait([pool.submit(getattr, tensor, "sha256") for tensor in tensors.values()])
     whole = sha256()
     for name in sorted(tensors, key=str.encode):
         tensor = tensors[name]
