@@ -136,8 +136,8 @@ class Checkpoints:
         except OSError as error:
             _failed(partial, meta, error)
             return
-        # The ids change with the next record: they are written down now, the sha256 later.
-        frozen = msgspec.json.decode(msgspec.json.encode(meta), type=Meta)
+        # Ids come with the next record, and the thread has to say the sha256.
+        frozen = msgspec.structs.replace(meta, memory=meta.memory.copy())
         self._crash("checkpoint_begun")
         before, self.version, self._snapshot = self.version, meta.version, snapshot
         self._writing = self._writer.submit(self._finish, partial, name, frozen, snapshot, before)

@@ -1,8 +1,8 @@
 """Which trajectories were decided, within a horizon of log time. Pure.
 
 A trajectory is its id. An id is kept until the newest record of its partition is a horizon past its
-closing; whatever closed before that is refused as stale, so nothing is forgotten that could come
-again.
+closing, or a little longer; whatever closed before that is refused as stale, so nothing is
+forgotten that could come again.
 """
 
 from __future__ import annotations
@@ -39,6 +39,10 @@ class Memory(msgspec.Struct, kw_only=True):
     newest_ms: dict[int, int] = {}
     """Log time of the newest record read, by partition."""
 
+    def copy(self) -> Memory:
+        """As it is now. What is known of one id is never changed, so a million are copied soon."""
+        return Memory(ids=dict(self.ids), newest_ms=dict(self.newest_ms))
+
 
 def state_after(outcome: str, reason: str | None) -> State | None:
     """What a decision says about a trajectory's line; None: nothing new (a duplicate).
@@ -64,6 +68,8 @@ class KnownIds:
     def __init__(self, horizon_ms: int) -> None:
         self._horizon_ms = horizon_ms
         self.memory = Memory()
+        self._pruned_ms: dict[int, int] = {}
+        """The newest log times when ids were forgotten last."""
 
     def state(self, trajectory_id: str) -> State | None:
         """None: not decided here."""
@@ -104,7 +110,12 @@ class KnownIds:
                 self.memory.ids[given.trajectory_id] = msgspec.structs.replace(known, reward=reward)
 
     def prune(self) -> None:
-        """Forget what is before the horizon."""
+        """Forget what is before the horizon: to look for that takes a while, so not before it
+        has moved by a hundredth of its length."""
+        newest, least_ms = self.memory.newest_ms, self._horizon_ms / 100
+        if all(ms - self._pruned_ms.get(p, 0) < least_ms for p, ms in newest.items()):
+            return
+        self._pruned_ms = dict(newest)
         old = [i for i, k in self.memory.ids.items() if self.beyond(k.partition, k.until_ms)]
         for trajectory_id in old:
             del self.memory.ids[trajectory_id]

@@ -16,7 +16,7 @@ from services.trainer import answer as answers
 from services.trainer.account import Place
 from services.trainer.answer import Answer, Limits
 from services.trainer.checkpoint import Meta
-from services.trainer.known import KnownIds, Memory, state_after
+from services.trainer.known import KnownIds, state_after
 from services.trainer.published import Published
 from services.trainer.settings import Settings
 from tailrace import topics
@@ -114,7 +114,7 @@ class Ledger:
         head = chain[-1]
         horizon_ms = int(self.settings.horizon_s * 1000)
         if meta is not None:
-            known.memory = msgspec.convert(msgspec.to_builtins(meta.memory), Memory)
+            known.memory = meta.memory.copy()
             begin = next(u for u in chain if u.version == meta.version)
             since_ms, versions = (
                 begin.created_ms,

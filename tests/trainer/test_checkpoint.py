@@ -17,7 +17,7 @@ import torch
 
 from services.trainer import checkpoint
 from services.trainer.checkpoint import Checkpoints, Meta
-from services.trainer.known import Memory
+from services.trainer.known import Known, Memory
 from services.trainer.metrics import CHECKPOINT_FAILURES, CHECKPOINTS
 from services.trainer.snapshot import Snapshot
 from tailrace.errors import SettingsError
@@ -182,13 +182,17 @@ def test_a_checkpoint_holds_what_there_was_before_the_optimizers_next_step(
     weight.grad = torch.ones(4)
     disk = threading.Event()
     store._writer.submit(disk.wait)
-    store.write(meta(1), {"master.a": weight})
+    memory = Memory(ids={"t1": Known(0, 5, "trained", 1.0)}, newest_ms={0: 5})
+    store.write(then := msgspec.structs.replace(meta(1), memory=memory), {"master.a": weight})
     optimizer.step()
+    memory.ids["t2"], memory.newest_ms[0] = Known(0, 7, "untrained"), 7
     disk.set()
     store.wait()
     found = store.newest([(1, "d" * 16)])
     assert found is not None and torch.equal(found[1]["master.a"], torch.arange(4.0))
     assert not torch.equal(weight, torch.arange(4.0))
+    assert found[0].memory == Memory(ids={"t1": Known(0, 5, "trained", 1.0)}, newest_ms={0: 5})
+    assert then.state_sha256 == "", "it is the writer's own that it fills in"
 
 
 def test_it_says_that_it_is_busy_while_one_is_written(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, ItemsView
 from pathlib import Path
 import shutil
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import msgspec
 import pytest
 
-from services.trainer.known import State
+from services.trainer.known import Known, KnownIds, State
 from services.trainer.trainer import Trainer
 from tailrace import ids
 from tailrace.events import Trajectory
@@ -86,6 +86,29 @@ def remembered(trainer: Trainer) -> dict[str, tuple[State, float | None]]:
     known = trainer._intake.known
     found = known.memory.ids.items()
     return {n: (k.state, k.reward) for n, k in found if not known.beyond(k.partition, k.until_ms)}
+
+
+class Counted(dict[str, Known]):
+    """Counts how often all of it is looked through."""
+
+    looked = 0
+
+    def items(self) -> ItemsView[str, Known]:
+        self.looked += 1
+        return super().items()
+
+
+def test_ids_are_looked_through_when_the_horizon_has_moved_by_a_hundredth() -> None:
+    known = KnownIds(100_000)
+    known.memory.ids = ids = Counted()
+    for n in range(300):
+        known.saw(0, 1_000_000 + 100 * n)
+        known.decided(f"t{n}", 0, 1_000_000 + 100 * n, "trained")
+        known.prune()
+    assert ids.looked == 30 and len(ids) == 300
+    known.saw(0, 1_000_000 + 110_000)
+    known.prune()
+    assert len(ids) == 200 and min(k.until_ms for k in ids.values()) == 1_010_000
 
 
 @settings(max_examples=4, deadline=None, derandomize=True, phases=[Phase.generate])
