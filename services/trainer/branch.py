@@ -60,13 +60,17 @@ class RolledBack:
         found = (history.get(partition) for history in self._histories)
         return any(r is not None and offset < r.end and offset not in r.held for r in found)
 
-    def ends(self) -> dict[int, int]:
-        """Up to where there are such records, by partition; empty without any."""
+    def ends(self, ranges: Iterable[Range]) -> dict[int, int]:
+        """Up to where there are such records, by partition; empty where a version with these
+        ranges, and those before it, decided all of them."""
         ends: dict[int, int] = {}
         for history in self._histories:
             for partition, r in history.items():
                 ends[partition] = max(r.end, ends.get(partition, 0))
-        return ends
+        at = {r.partition: r for r in ranges}
+        unread = any(p not in at or at[p].end < end for p, end in ends.items())
+        held = any(self.holds(r.partition, offset) for r in at.values() for offset in r.held)
+        return ends if unread or held else {}
 
 
 class Branch(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,8 +85,8 @@ class Branch(msgspec.Struct, frozen=True, kw_only=True):
     unsaid: int = 0
     """Versions that were left beside the chain since the newest of its own that has a Step."""
     skip_to: dict[int, int] | None = None
-    """Where the branch is to begin with an account of what was rolled back: up to where it goes.
-    None: there is nothing to skip, or the branch has begun, which its first version did."""
+    """What was rolled back is to be accounted for up to here before anything is trained. None:
+    there is nothing to skip, or versions of the branch did it."""
 
 
 def branch(lineage: Lineage, release: Release | None, *, unreadable: int = 0) -> Branch:
@@ -116,14 +120,13 @@ def branch(lineage: Lineage, release: Release | None, *, unreadable: int = 0) ->
             ages.beside(update.version, update.base_version, changed=not label_only(update))
         elif update.version not in bases:  # what its base had decided is in its history
             rolled_back.add(update.ranges)
-    begins = release is not None and bool(chain) and chain[-1].version == release.live
     return Branch(
         chain=chain,
         ages=ages,
         rolled_back=rolled_back,
         floor=line[0].version if line else 0,
         unsaid=unsaid,
-        skip_to=(rolled_back.ends() or None) if begins else None,
+        skip_to=rolled_back.ends(chain[-1].ranges if chain else []) or None,
     )
 
 

@@ -48,6 +48,7 @@ class Intake:
         self._limits = limits
         self._routes = Routes(settings)
         self._max_held = settings.max_held
+        self._account_s, self._account_records = settings.account_s, settings.account_records
         self.ranges = Ranges()
         """Where the reading stands: whoever offers records takes them there."""
         self._pending = Pool(
@@ -156,9 +157,15 @@ class Intake:
         """How long the answer that has waited longest has; 0 without any."""
         return self._pending.waiting_s(now_s)
 
-    def undone_s(self, now_s: float) -> float:
-        """How long a decision has waited to be published; 0 without any."""
-        return 0.0 if self._undone_since_s is None else now_s - self._undone_since_s
+    def due(self, now_s: float) -> bool:
+        """Whether decisions have waited long enough to be published, or are :attr:`enough`."""
+        since_s = self._undone_since_s
+        return self.enough or (since_s is not None and now_s - since_s >= self._account_s)
+
+    @property
+    def enough(self) -> bool:
+        """Whether there are as many decisions as one version is to have."""
+        return len(self._decisions) >= self._account_records
 
     @property
     def undone(self) -> bool:

@@ -27,7 +27,7 @@ from services.trainer import metrics
 from services.trainer.answer import as_trained
 from services.trainer.branch import Branch
 from services.trainer.checkpoint import Checkpoints, Meta
-from services.trainer.known import KnownIds
+from services.trainer.known import KnownIds, Memory
 from services.trainer.learner import Learner, NonFinite
 from services.trainer.ledger import Ledger, NoReplay
 from services.trainer.lora import LoraPolicy
@@ -228,6 +228,19 @@ def restore(
     nothing."""
     learner.load_moments(state or {}, meta.updates if meta else 0)
     learner.baselines.load({} if meta is None else meta.baselines)
+
+
+def meta_of(head: ModelUpdate, learner: Learner, memory: Memory) -> Meta:
+    """What a checkpoint says of a learner that stands at ``head``: what :func:`restore` takes."""
+    assert head.digest is not None
+    return Meta(
+        version=head.version,
+        digest=head.digest,
+        step=learner.steps,
+        updates=learner.updates,
+        baselines=learner.baselines.state(),
+        memory=memory,
+    )
 
 
 def _last_step(chain: Sequence[ModelUpdate], start: Start) -> int:

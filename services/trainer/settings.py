@@ -172,6 +172,9 @@ class Settings(Common, frozen=True, kw_only=True):
     signed."""
     account_s: PositiveFloat = 60.0
     """Decisions that waited this long are published even when nothing was trained."""
+    account_records: Positive = 50_000
+    """So are this many: a version's are one transaction, which a broker ends where it takes too
+    long."""
     checkpoint_versions: Positive = 20
     """Versions between two checkpoints: the most that a restart has to train again."""
     checkpoints_kept: Positive = 2

@@ -3,12 +3,13 @@
     turn()  reads      trajectories as they come, commands                     (reader)
             decides    every record                                            (intake)
             trains     when a batch is full, or has waited batch_wait_s        (learner)
-            publishes  after publish_steps steps, or when decisions waited account_s, or on order
+            publishes  after publish_steps steps, or when decisions waited account_s or are
+                   account_records, or on order
             at drain   reads to the ends fixed then, trains what is there, accounts for the rest
             at freeze  trains nothing and lets a drain wait, until thaw; still decides and publishes
 
     at a rollback  of which this one's head was withdrawn: nothing more; the next Trainer goes on
-            where the release says. What is to be skipped its first version accounts for, whole
+            where the release says. What is to be skipped it accounts for before it trains
     after versions that nobody can make any more: goes on before them, at once and with a keyframe;
             what they had decided is decided again
 
@@ -34,7 +35,7 @@ from services.trainer import metrics
 from services.trainer.answer import Answer
 from services.trainer.branch import branch, terms
 from services.trainer.canary import CanaryLine
-from services.trainer.checkpoint import Checkpoints, Crash, Meta
+from services.trainer.checkpoint import Checkpoints, Crash
 from services.trainer.demonstrations import limits_of
 from services.trainer.intake import Intake
 from services.trainer.learner import Learner, NonFinite
@@ -43,7 +44,7 @@ from services.trainer.lora import learner_of
 from services.trainer.press import Press, open_publisher
 from services.trainer.reader import Reader, Source, count
 from services.trainer.records import step_of
-from services.trainer.recovery import Recovery, recover
+from services.trainer.recovery import Recovery, meta_of, recover
 from services.trainer.report import Report
 from services.trainer.routes import Divergence, last_figures
 from services.trainer.settings import Settings
@@ -166,6 +167,7 @@ class Trainer:
         if self._skip_ends is not None:
             if self._reader.reached(self._skip_ends):
                 self._skip_ends = None
+            if self._skip_ends is None or self._intake.enough:
                 self._publish()
             return False
         late = usable >= self._settings.min_answers and waiting_s >= self._settings.batch_wait_s
@@ -177,7 +179,7 @@ class Trainer:
         elif self._drain_ends is not None and self._reader.reached(self._drain_ends):
             stepped = self._drain()
         full = len(self._steps) >= self._settings.publish_steps or self._reader.keyframe
-        if full or self._intake.undone_s(self._clock()) >= self._settings.account_s:
+        if full or self._intake.due(self._clock()):
             self._publish()
         return stepped
 
@@ -307,13 +309,6 @@ class Trainer:
         """Of the version just published; none while the log does not hold all that it would say."""
         if self._skip_ends is not None or self._news or self._checkpoints.busy():
             return
-        assert self.head.digest is not None and not self._steps
-        meta = Meta(
-            version=self.head.version,
-            digest=self.head.digest,
-            step=self._learner.steps,
-            updates=self._learner.updates,
-            baselines=self._learner.baselines.state(),
-            memory=self._intake.known.memory,
-        )
+        assert not self._steps
+        meta = meta_of(self.head, self._learner, self._intake.known.memory)
         self._checkpoints.write(meta, self._learner.state())

@@ -3,6 +3,7 @@ lost."""
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 import shutil
 from typing import Any
@@ -16,7 +17,7 @@ from services.trainer import reader
 from services.trainer.trainer import Trainer
 from tailrace.errors import UpdateRefused
 from tailrace.log.memory import MemoryLog
-from tailrace.weights.lineage import Lineage
+from tailrace.weights.lineage import Lineage, label_only
 from tests.trainer.conftest import Clock, Mill
 from tests.trainer.lives import Killed, followed, run, run_until, trained
 from tests.trainer.traffic import sampled, spoil
@@ -53,6 +54,34 @@ def test_killed_while_it_forks_it_ends_in_the_same_state(
     report = mill.audit()
     assert report.ok, report.problems
     assert report.trajectories.outcomes == {"trained": 16, "filtered": 16}
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_a_skip_of_many_records_is_accounted_for_in_parts_whoever_dies_between(
+    mill: Mill, monkeypatch: pytest.MonkeyPatch, parts: int
+) -> None:
+    mill.lose(trained(mill, 4))
+    mill.roll_back(1)
+    mill.put(*(sampled(n, 1) for n in range(40, 48)))
+    with monkeypatch.context() as few:
+        few.setattr(reader, "_POLL_RECORDS", 5)
+        few.setattr(reader, "_POLLS", 1)
+        run_until(mill, "published", parts, account_records=6)
+    trainer = mill.trainer(account_records=6)
+    assert trainer.head.version == 4 + parts and trainer._skip_ends is not None
+    run(trainer)
+    skipped = Counter(r.version for r in mill.receipts() if r.reason == "rolled_back")
+    assert skipped.total() == 24 and len(skipped) == parts + 1
+    assert all(skipped[5 + n] == 10 for n in range(parts))
+    branch = mill.versions()[5:]
+    assert [label_only(u) for u in branch] == [True] * (parts + 1) + [False]
+    assert [u.base_version for u in branch] == [1, *(u.version for u in branch[:-1])]
+    report = mill.audit()
+    assert report.ok, report.problems
+    assert report.trajectories.outcomes == {"trained": 16, "filtered": 24}
+    mill.lose(trainer)
+    trainer = mill.trainer()
+    assert trainer._skip_ends is None and trainer.recovery.reseeded is None
 
 
 def test_stopped_before_the_account_of_the_branch_is_whole_it_leaves_nothing(
