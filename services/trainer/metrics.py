@@ -16,6 +16,7 @@ EXPIRED = Counter("tailrace_trainer_expired_total", "Records that were gone befo
 DEAD_LETTERS = Counter(
     "tailrace_trainer_dead_letters_total", "Records put on dead-letters", ("topic", "reason")
 )
+ALARMS_LOST = Counter("tailrace_trainer_alarms_lost_total", "Alarms that the log did not take")
 LAG_S = Gauge("tailrace_trainer_lag_seconds", "Age of the newest trajectory when it was read")
 COMMANDS = Counter("tailrace_trainer_commands_total", "Commands seen on control", ("command",))
 FROZEN = Gauge("tailrace_trainer_frozen_ratio", "1 while an order to freeze holds, else 0")

@@ -19,6 +19,7 @@ from services.trainer import metrics
 from services.trainer.account import Decision
 from services.trainer.intake import Intake
 from services.trainer.records import frozen_of
+from services.trainer.report import say
 from tailrace import topics
 from tailrace.errors import InvalidRecord
 from tailrace.events import Command, Trajectory
@@ -28,6 +29,8 @@ from tailrace.topics import named
 from tailrace.wire import Wire
 
 _log = logging.getLogger(__name__)
+_ACK_TIMEOUT_S = 90.0
+"""Longer than an append waits for the log."""
 _POLL_RECORDS = 500
 _POLLS = 20
 """Of one read at most, so that a backlog does not keep the trainer from training."""
@@ -114,10 +117,8 @@ class Reader:
 
     def flush(self) -> None:
         """Until every dead letter is on the log: a receipt says that it is. Raises LogError."""
-        if self._buried:
-            self._writer.producer.flush()
         for letter in self._buried:
-            letter.result(0)
+            letter.result(_ACK_TIMEOUT_S)
         self._buried = []
 
     def close(self) -> None:
@@ -195,8 +196,7 @@ class Reader:
         by = (command.principal, command.reason)
         shown = "frozen" if self.frozen else "thawed"
         _log.warning(f"{shown} topic=%s partition=%d offset=%d principal=%s reason=%s", *where, *by)
-        alarm = frozen_of(command, record.offset, now_ms=self._wall_ms())
-        self._writer.write(topics.ALARMS, alarm)
+        say(self._writer, frozen_of(command, record.offset, now_ms=self._wall_ms()))
 
     def _bury(self, record: LogRecord, error: InvalidRecord) -> None:
         where = (record.topic, record.partition, record.offset)

@@ -3,7 +3,8 @@ was waited for. Owned by :mod:`services.trainer.trainer`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 import logging
 
 from services.trainer import metrics, spans
@@ -12,7 +13,9 @@ from services.trainer.answer import Answer
 from services.trainer.figures import Figures, Idle
 from services.trainer.settings import Settings
 from tailrace import topics, traces
+from tailrace.errors import LogError
 from tailrace.events import Alarm, Step
+from tailrace.log.base import Position
 from tailrace.stream import Writer
 
 _log = logging.getLogger(__name__)
@@ -44,7 +47,8 @@ class Report:
         metrics.stepped(step.figures, step.inputs)
         shown = " ".join(f"{name}={value:.4g}" for name, value in step.figures.items())
         _log.info("trained step=%d %s", step.step, shown)
-        self._say(self._alarms.stepped(step.step, step.figures, now_ms=self._wall_ms()))
+        for alarm in self._alarms.stepped(step.step, step.figures, now_ms=self._wall_ms()):
+            say(self._writer, alarm)
         if self._traces is not None:
             spans.stepped(self._traces, step, answers, now_ms=self._wall_ms())
 
@@ -57,8 +61,24 @@ class Report:
         """It was not finite."""
         _log.error("step skipped step=%d answers=%d: %s", number, len(answers), error)
         metrics.STEPS.labels("non_finite").inc()
-        self._say(self._alarms.skipped(number, str(error), now_ms=self._wall_ms()))
+        for alarm in self._alarms.skipped(number, str(error), now_ms=self._wall_ms()):
+            say(self._writer, alarm)
 
-    def _say(self, alarms: Iterable[Alarm]) -> None:
-        for alarm in alarms:
-            self._writer.write(topics.ALARMS, alarm)
+
+def say(writer: Writer, alarm: Alarm) -> None:
+    """Send an alarm. Nothing waits for it: one that the log does not take is counted and said."""
+    try:
+        writer.write(topics.ALARMS, alarm).add_done_callback(_note_loss)
+    except LogError as error:
+        _lost(error)
+
+
+def _note_loss(written: Future[Position]) -> None:
+    error = written.exception()
+    if error is not None:
+        _lost(error)
+
+
+def _lost(error: BaseException) -> None:
+    metrics.ALARMS_LOST.inc()
+    _log.warning("alarm lost: %s", error)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future
 import logging
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from services.trainer import metrics
 from tailrace import topics
+from tailrace.errors import LogError
+from tailrace.log.base import Position
+from tailrace.log.memory import MemoryLog, MemoryProducer
 from tailrace.weights.lineage import label_only
-from tests.trainer.conftest import Mill
+from tests.trainer.conftest import Clock, Mill
 from tests.trainer.traffic import trajectory
 
 
@@ -59,6 +65,49 @@ def test_a_freeze_holds_over_a_restart_and_a_thaw_while_nobody_ran_counts(mill: 
     third = mill.trainer()
     assert metrics.FROZEN._value.get() == 0
     assert third.turn()
+
+
+class Refusing(MemoryLog):
+    """Takes no alarm, and says so as Kafka's producer does: in the record's future and, once more,
+    when somebody waits for everything."""
+
+    def producer(self, *, transactional_id: str | None = None) -> MemoryProducer:
+        return _Refusing(self, transactional_id)
+
+
+class _Refusing(MemoryProducer):
+    failed: LogError | None = None
+
+    def append(self, topic: str, *given: Any, **named: Any) -> Future[Position]:
+        if topic != topics.ALARMS.name:
+            return super().append(topic, *given, **named)
+        self.failed = LogError(f"{topic}: not acknowledged")
+        lost: Future[Position] = Future()
+        lost.set_exception(self.failed)
+        return lost
+
+    def flush(self, timeout_s: float = 30.0) -> None:
+        failed, self.failed = self.failed, None
+        if failed is not None:
+            raise failed
+
+
+def test_an_alarm_that_the_log_does_not_take_is_counted_and_ends_nobody(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    clock = Clock()
+    mill = Mill(Refusing(clock.wall_ms), tiny_model, tmp_path / "state", clock=clock)
+    before = metrics.ALARMS_LOST._value.get()
+    trainer = mill.trainer()
+    mill.order("freeze")
+    producer = mill.log.producer()
+    producer.append(topics.TRAJECTORIES.name, b"no avro", partition=0).result(10)
+    trainer.turn(0.0)
+    assert metrics.ALARMS_LOST._value.get() == before + 1
+    clock.now_s += mill.settings.account_s
+    trainer.turn(0.0)
+    assert [r.reason for r in mill.receipts()] == ["invalid"]
+    mill.close()
 
 
 def test_a_drain_of_the_past_is_past(mill: Mill) -> None:
