@@ -44,7 +44,7 @@ def test_chunks_below_the_third_newest_keyframe_may_go() -> None:
     assert first_needed_offset(updates, {"other": [1]}) == 20
     assert first_needed_offset(updates, {"m": [7]}) == 10, "version 7 is not known: all stays"
     other = _keyframe(0, 5, model="other")
-    assert first_needed_offset([*updates, other], {}) is None
+    assert first_needed_offset([*updates, other], {}) == 5, "all of another's stays, no more"
 
 
 def test_what_a_release_names_stays_with_its_keyframe() -> None:

@@ -1,24 +1,27 @@
 """What a log holds of a model when its trainer starts: which manifests count.
 
-In: ``model-updates``, committed. Out: those that count, and the next number. What counts is for
-:mod:`.history` to say. Called by :mod:`.publisher`, once it has fenced those before it: nothing is
-added meanwhile.
+In: ``model-updates``, committed, each record once. Out: those that count, and the next number; what
+the other models have, then and later. What counts is for :mod:`.history` to say. Called by
+:mod:`.publisher`, once it has fenced those before it: nothing of its model is added meanwhile.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+import contextlib
 import logging
 from typing import NamedTuple
 
+import msgspec
+
 from tailrace import topics
-from tailrace.errors import InvalidRecord, SettingsError
+from tailrace.errors import InvalidRecord, SettingsError, UpdateRefused
 from tailrace.events import ModelUpdate
 from tailrace.log.base import Log, LogRecord
 from tailrace.stream import Decoder, read_all
 from tailrace.topics import named
 from tailrace.weights.history import Written, begins, history, next_version, stranger_after
-from tailrace.weights.lineage import MANIFESTS_SKIPPED
+from tailrace.weights.lineage import MANIFESTS_SKIPPED, Lineage
 from tailrace.weights.trust import Trust
 
 _log = logging.getLogger(__name__)
@@ -36,30 +39,43 @@ class _Unreadable(NamedTuple):
 
 
 class Manifests:
-    """The manifests of all models of one prefix. ``trust``: None: signatures are not looked at."""
+    """The manifests of one prefix, for the publisher of one ``model``. ``trust``: None: signatures
+    are not looked at."""
 
-    def __init__(self, log: Log, decoder: Decoder, *, prefix: str, trust: Trust | None) -> None:
+    def __init__(
+        self, log: Log, decoder: Decoder, *, model: str, prefix: str, trust: Trust | None
+    ) -> None:
         self._log, self._decoder, self._trust = log, decoder, trust
+        self._model = model
         self._topic = named(topics.MODEL_UPDATES, prefix)
+        self._read_to: dict[int, int] = {}
+        self._others: dict[str, Lineage] = {}
 
-    def updates(self) -> list[ModelUpdate]:
-        """Every one that can be read, of every model, in log order."""
-        return [update for _, update in self._read() if isinstance(update, ModelUpdate)]
+    def others(self) -> Mapping[str, Lineage]:
+        """The other models' versions by now, as far as it matters where their bytes lie. Raises
+        LogError; the next call goes on from there."""
+        for record in self._read():
+            if record.key != self._model.encode():  # its own are its publisher's
+                self._decoded(record)
+        return self._others
 
-    def past(self, model: str, unsigned_to: int | None) -> tuple[list[ModelUpdate], int]:
-        """The manifests of a model that count, and the number of its next version.
+    def past(self, unsigned_to: int | None) -> tuple[list[ModelUpdate], int]:
+        """The manifests of the model that count, and the number of its next version. Called once,
+        first of all.
 
         Raises SettingsError where there are versions, none is signed by a known key, and nobody
         said what to make of them, or did before a key began to sign that is not known any more; and
         where the newest of the model's own cannot be read: the rest would be an older history.
         """
+        model = self._model
         written: list[Written] = []
         lost: list[_Unreadable] = []
-        for record, update in self._read():
+        for record in self._read():
+            update = self._decoded(record)
             if isinstance(update, InvalidRecord):
                 if record.key == model.encode() and record.headers.get("ce_type") == _TYPE:
                     lost.append(_Unreadable(record.offset, self._signed(record), update))
-            elif update.model == model:
+            elif update is not None:
                 written.append(self._judged(record, update))
                 if self._trust is None or written[-1].signed:
                     lost = []
@@ -94,18 +110,28 @@ class Manifests:
     def _signed(self, record: LogRecord) -> bool:
         return self._trust is not None and self._trust.signed(record.value, record.headers)
 
-    def _read(self) -> Iterator[tuple[LogRecord, ModelUpdate | InvalidRecord]]:
-        for record in read_all(self._log, self._topic, committed_only=True):
-            try:
-                update = self._decoder.decode(record)
-            except InvalidRecord as error:
-                MANIFESTS_SKIPPED.labels(error.reason).inc()
-                where = (record.topic, record.partition, record.offset)
-                _log.warning("skipped topic=%s partition=%d offset=%d: %s", *where, error)
-                yield record, error
-            else:
-                assert isinstance(update, ModelUpdate)
-                yield record, update
+    def _read(self) -> Iterator[LogRecord]:
+        """What came since the last time."""
+        for record in read_all(self._log, self._topic, starts=self._read_to, committed_only=True):
+            self._read_to[record.partition] = record.offset + 1
+            yield record
+
+    def _decoded(self, record: LogRecord) -> ModelUpdate | InvalidRecord | None:
+        """A manifest of the model; None: it is another's, and remembered."""
+        try:
+            update = self._decoder.decode(record)
+        except InvalidRecord as error:
+            MANIFESTS_SKIPPED.labels(error.reason).inc()
+            where = (record.topic, record.partition, record.offset)
+            _log.warning("skipped topic=%s partition=%d offset=%d: %s", *where, error)
+            return error
+        assert isinstance(update, ModelUpdate)
+        if update.model == self._model:
+            return update
+        slim = msgspec.structs.replace(update, ranges=[], figures={}, canary=None)
+        with contextlib.suppress(UpdateRefused):
+            self._others.setdefault(update.model, Lineage()).add(slim)
+        return None
 
 
 def _check(

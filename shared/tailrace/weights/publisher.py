@@ -84,7 +84,7 @@ class Publisher:
             )
         decoder = Decoder(log, wire, prefix=prefix)
         trusted = Trust(keys) if keys else None
-        self._manifests = Manifests(log, decoder, prefix=prefix, trust=trusted)
+        self._manifests = Manifests(log, decoder, model=model, prefix=prefix, trust=trusted)
         self._retention = Retention(log, decoder, prefix=prefix, place=self._place)
         self._chunks = log.producer()
         producer = log.producer(transactional_id=f"{prefix}tailrace.{model}")
@@ -93,7 +93,7 @@ class Publisher:
         producer.begin()
         producer.abort()
         self._lineage = Lineage()
-        updates, self._free = self._manifests.past(model, unsigned_to)
+        updates, self._free = self._manifests.past(unsigned_to)
         for update in updates:
             try:
                 self._lineage.add(update)
@@ -182,8 +182,7 @@ class Publisher:
             *(update.version, update.kind, update.bytes, len(steps), len(receipts), update.digest),
         )
         if update.kind == "keyframe":
-            others = [each for each in self._manifests.updates() if each.model != self._model]
-            self._retention.trim([*others, *self._lineage.updates.values()], self._lineage)
+            self._retention.trim(self._manifests, self._lineage)
         return update
 
     def close(self) -> None:

@@ -18,13 +18,14 @@ import contextlib
 import logging
 
 from tailrace import topics
-from tailrace.errors import Fenced, InvalidRecord, LogError, UpdateRefused
+from tailrace.errors import Fenced, InvalidRecord, LogError
 from tailrace.events import ModelUpdate, Release
 from tailrace.log.base import Log
 from tailrace.stream import Decoder, read_all
 from tailrace.topics import named
 from tailrace.weights import places
 from tailrace.weights.lineage import Lineage
+from tailrace.weights.past import Manifests
 from tailrace.weights.places import STORE_FAILED, Place
 
 _log = logging.getLogger(__name__)
@@ -67,22 +68,26 @@ def served(lineage: Lineage, releases: Iterable[Release]) -> set[int]:
 def first_needed_offset(
     manifests: Iterable[ModelUpdate], served: Mapping[str, Iterable[int]]
 ) -> int | None:
-    """The first offset of ``model-chunks`` that some model still needs; None while nothing may go,
-    as with a model that has fewer than three keyframes."""
+    """The first offset of ``model-chunks`` that some model still needs; None while nothing may go.
+
+    As while no model has three keyframes: what lies there may be another's first version, whose
+    manifest is not written yet.
+    """
     models: dict[str, list[ModelUpdate]] = {}
     for update in manifests:
         models.setdefault(update.model, []).append(update)
+    if not any(_keyframes(updates) >= KEPT_KEYFRAMES for updates in models.values()):
+        return None
     needed: list[int] = []
     for model, updates in models.items():
-        if (
-            len({update.version for update in updates if update.kind == "keyframe"})
-            < KEPT_KEYFRAMES
-        ):
-            return None
         for update in retained(updates, served.get(model, ())):
             if update.chunks and update.chunks.offsets:
                 needed.append(min(update.chunks.offsets))
     return min(needed, default=None)
+
+
+def _keyframes(updates: Iterable[ModelUpdate]) -> int:
+    return len({update.version for update in updates if update.kind == "keyframe"})
 
 
 class Retention:
@@ -92,6 +97,9 @@ class Retention:
         self._log, self._decoder, self._place = log, decoder, place
         self._chunks = named(topics.MODEL_CHUNKS, prefix)
         self._releases = named(topics.RELEASES, prefix)
+        self._read_to: dict[int, int] = {}
+        self._found: dict[str, dict[str, Release]] = {}
+        """By model, see :meth:`_in_force`."""
 
     def holds(self, update: ModelUpdate) -> bool:
         """Whether an update's bytes are still there. Raises UpdateRefused (``uri``) when the store
@@ -100,12 +108,14 @@ class Retention:
             return update.uri is not None and places.exists(update.uri)
         return min(update.chunks.offsets, default=-1) >= self._log.starts(self._chunks)[0]
 
-    def trim(self, manifests: Iterable[ModelUpdate], lineage: Lineage) -> None:
-        """After a keyframe: ``manifests`` are those of all models, ``lineage`` this one's."""
+    def trim(self, manifests: Manifests, lineage: Lineage) -> None:
+        """After a keyframe of ``lineage``: ``manifests`` know the other models."""
         try:
-            found, releases = list(manifests), self._in_force()
-            lineages = _lineages(found)
-            names = {m: served(lineages[m], releases.get(m, ())) for m in lineages}
+            assert lineage.head is not None
+            lineages = {**manifests.others(), lineage.head.model: lineage}
+            releases = self._in_force()
+            names = {m: served(each, releases.get(m, ())) for m, each in lineages.items()}
+            found = [update for each in lineages.values() for update in each.updates.values()]
             offset = first_needed_offset(found, names)
             if offset is not None and offset > self._log.starts(self._chunks)[0]:
                 self._log.delete_before(self._chunks, {0: offset})
@@ -135,21 +145,15 @@ class Retention:
 
     def _in_force(self) -> dict[str, list[Release]]:
         """Of each model the newest Release, and the newest that says what to train on."""
-        found: dict[str, dict[str, Release]] = {}
-        for record in read_all(self._log, self._releases, committed_only=True):
+        for record in read_all(
+            self._log, self._releases, starts=self._read_to, committed_only=True
+        ):
+            self._read_to[record.partition] = record.offset + 1
             with contextlib.suppress(InvalidRecord):
                 release = self._decoder.decode(record)
                 assert isinstance(release, Release)
-                kinds = found.setdefault(release.model, {})
+                kinds = self._found.setdefault(release.model, {})
                 kinds["newest"] = release
                 if release.mode != "pin":
                     kinds["followed"] = release
-        return {model: list(kinds.values()) for model, kinds in found.items()}
-
-
-def _lineages(manifests: Iterable[ModelUpdate]) -> dict[str, Lineage]:
-    found: dict[str, Lineage] = {}
-    for update in manifests:
-        with contextlib.suppress(UpdateRefused):
-            found.setdefault(update.model, Lineage()).add(update)
-    return found
+        return {model: list(kinds.values()) for model, kinds in self._found.items()}

@@ -1,0 +1,101 @@
+"""What a keyframe costs the trainer: it deletes by what is new on the log, and never ends by it."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from tailrace import topics
+from tailrace.errors import LogError
+from tailrace.events import ModelUpdate, Release
+from tailrace.log.base import LogRecord
+from tailrace.log.memory import MemoryConsumer, MemoryLog
+from tailrace.stream import Writer
+from tests.weights.conftest import MODEL, Channel
+from tests.weights.models import model, trained
+
+
+class WatchedLog(MemoryLog):
+    """Counts what consumers were given, by topic; ``away``: topics that do not answer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read: Counter[str] = Counter()
+        self.away: set[str] = set()
+
+    def ends(self, topic: str) -> dict[int, int]:
+        if topic in self.away:
+            raise LogError(f"{topic}: no answer")
+        return super().ends(topic)
+
+    def consumer(self, *, group: str | None = None, committed_only: bool = False) -> MemoryConsumer:
+        return _WatchedConsumer(self, group, committed_only)
+
+
+class _WatchedConsumer(MemoryConsumer):
+    def poll(self, timeout_s: float, max_records: int = 500) -> list[LogRecord]:
+        records = super().poll(timeout_s, max_records)
+        assert isinstance(self._log, WatchedLog)
+        self._log.read.update(record.topic for record in records)
+        return records
+
+
+def _low(channel: Channel) -> int:
+    return channel.log.starts(topics.MODEL_CHUNKS.name)[0]
+
+
+def _offset(update: ModelUpdate) -> int:
+    assert update.chunks is not None
+    return update.chunks.offsets[0]
+
+
+def _release(channel: Channel, live: int) -> None:
+    writer = Writer(channel.log.producer(), channel.wire, source="test")
+    release = Release(model=MODEL, event_time_ms=1, live=live, withdrawn_to=live)
+    writer.write(topics.RELEASES, release).result(10)
+
+
+def test_a_keyframe_reads_what_came_since_the_last_one() -> None:
+    log = WatchedLog()
+    channel = Channel(log, "")
+    other = channel.publisher("other")
+    publisher = channel.publisher()
+    update = channel.keyframe(publisher, 0, model())
+    for version in range(1, 20):
+        update = channel.delta(publisher, version, trained(model(), version), update)
+        _release(channel, version)
+    update = channel.keyframe(publisher, 20, model(20), update)
+    channel.keyframe(other, 0, model(), model="other")
+    log.read.clear()
+    channel.keyframe(publisher, 21, model(21), update)
+    # The other model's, the own one just published, and that of the keyframe before at most.
+    assert log.read[topics.MODEL_UPDATES.name] <= 3 and not log.read[topics.RELEASES.name]
+    channel.close()
+
+
+def test_a_model_with_one_keyframe_keeps_its_own_chunks_alone() -> None:
+    channel = Channel(MemoryLog(), "")
+    publisher, other = channel.publisher(), channel.publisher("other")
+    updates = [channel.keyframe(publisher, 0, model())]
+    small = channel.keyframe(other, 0, model(), model="other")
+    for version in range(1, 5):
+        updates.append(channel.keyframe(publisher, version, model(version), updates[-1]))
+    assert _offset(updates[0]) < _low(channel) == _offset(small) < _offset(updates[1])
+    assert other.retained(0) and not publisher.retained(0)
+    channel.close()
+
+
+def test_a_log_that_is_away_after_the_commit_does_not_end_the_trainer() -> None:
+    for topic in (topics.MODEL_UPDATES, topics.RELEASES):
+        log = WatchedLog()
+        channel = Channel(log, "")
+        publisher = channel.publisher()
+        update = channel.keyframe(publisher, 0, model())
+        for version in (1, 2):
+            update = channel.keyframe(publisher, version, model(version), update)
+        log.away.add(topic.name)
+        update = channel.keyframe(publisher, 3, model(3), update)
+        assert publisher.head() == update and _low(channel) == 0, "kept, and said"
+        log.away.clear()
+        channel.keyframe(publisher, 4, model(4), update)
+        assert publisher.retained(2) and not publisher.retained(1), "deleted the next time"
+        channel.close()
