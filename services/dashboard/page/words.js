@@ -24,7 +24,7 @@ export function percent(value, digits = 0) {
 export function seconds(value) {
   if (value === null || value === undefined) return NONE;
   const size = Math.abs(value);
-  if (size < 1) return `${number(value * 1000, 0)}\u00a0ms`;
+  if (size > 0 && size < 1) return `${number(value * 1000, 0)}\u00a0ms`;
   if (size < 120) return `${number(value, size < 10 ? 1 : 0)}\u00a0s`;
   if (size < 7200) return `${number(value / 60, 0)}\u00a0min`;
   if (size < 172_800) return `${number(value / 3600, 1)}\u00a0h`;

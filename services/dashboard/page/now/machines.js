@@ -18,6 +18,13 @@ function told(cell, text, source) {
   write(cell.firstElementChild, text);
 }
 
+/** An alarm's stream, and under it what the alarm says. */
+function worded(cell, { stream, message }) {
+  if (!cell.firstElementChild) cell.append(make('div'), make('div', { class: 'quiet' }));
+  write(cell.firstElementChild, plain(stream));
+  write(cell.lastElementChild, message ?? '');
+}
+
 export class Engines {
   constructor(host, live) {
     const { box, body } = panel('Engines', 'engines', { hint: 'engines' });
@@ -179,12 +186,11 @@ export class Alarms {
           kind: ({ state, isOpen }) => (isOpen ? 'bad' : state === 'cleared' ? 'good' : null),
           text: ({ state, isOpen }) => (isOpen ? 'open' : state),
         },
-        { name: 'stream', hint: `${path}.stream`, text: ({ stream }) => plain(stream) },
+        { name: 'stream', hint: `${path}.stream`, wraps: true, put: worded },
         { name: 'saw', hint: `${path}.value`, number: true, text: (row) => value(row.value) },
         { name: 'expected', hint: `${path}.baseline`, number: true, text: (row) => value(row.baseline) },
         { name: 'detector', hint: `${path}.detector`, text: ({ detector }) => detector ?? '' },
         { name: 'when', hint: `${path}.time_ms`, text: (row) => ago(row.time_ms, live.now()) },
-        { name: 'in words', hint: `${path}.message`, wraps: true, text: ({ message }) => message ?? '' },
       ],
       (row) => `${row.stream} ${row.detector} ${row.state} ${row.time_ms}`,
       { label: 'Alarms, newest first', empty: 'no alarm yet' },

@@ -55,7 +55,8 @@ export class Answer {
     this.show(spanned(this.tokens, found.spans));
     replace(
       this.meta,
-      this.versions.map(chip),
+      // Where there are several, the legend has them.
+      this.versions.length === 1 ? chip(this.versions[0]) : null,
       count(this.tokens.length, 'token'),
       found.finish === 'length' ? ' \u00b7 cut at its limit' : null,
       found.untrainable ? ` \u00b7 not trained on: ${found.untrainable}` : null,

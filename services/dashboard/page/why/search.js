@@ -3,7 +3,7 @@
 import { make } from '../dom.js';
 import { toInteraction } from '../route.js';
 import { chip } from '../tokens.js';
-import { ago, count, moment, number, plain } from '../words.js';
+import { ago, count, moment, number, plain, whole } from '../words.js';
 
 const FIELDS = [
   ['user', 'user', 'anna'],
@@ -65,7 +65,7 @@ function result(one, masked) {
     ...Object.entries(one.tags ?? {}).map(([name, value]) => `${name}=${value}`),
   ];
   const state = [
-    one.feedback ? count(one.feedback, 'word', 'words') + ' of feedback' : 'nobody spoke of it',
+    one.feedback ? `spoken of ${one.feedback === 1 ? 'once' : `${whole(one.feedback)} times`}` : 'nobody spoke of it',
     one.reward === null ? null : `reward ${number(one.reward)}`,
     one.outcome ? plain(one.outcome) : 'not decided yet',
   ];
