@@ -85,6 +85,7 @@ class Gateway:
             fate=fate,
             kinds=settings.metrics,
             max_bytes=settings.max_body_bytes,
+            traces=traces,
             now_ms=now_ms,
             step=step,
         )

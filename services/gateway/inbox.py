@@ -14,7 +14,7 @@ from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import Response
 
-from services.gateway import feedback, requests
+from services.gateway import feedback, requests, spans
 from services.gateway.caller import traceparent
 from services.gateway.capture import Capture
 from services.gateway.entrance import Entrance
@@ -25,6 +25,7 @@ from tailrace import ids
 from tailrace.errors import InvalidRecord
 from tailrace.events import Feedback
 from tailrace.feedback_json import same
+from tailrace.traces import Traces
 
 _RETRY = {"retry-after": "5"}
 
@@ -40,16 +41,19 @@ class Inbox:
         fate: Fate,
         kinds: Mapping[str, str],
         max_bytes: int,
+        traces: Traces | None,
         now_ms: Callable[[], int],
         step: Callable[[int], None],
     ) -> None:
-        """``kinds``: metric to kind. ``step`` is told the numbered points at which a test may end
-        the process: 2 feedback is durable, not answered; 3 it is answered."""
+        """``kinds``: metric to kind. ``traces``: None for none. ``step`` is told the numbered
+        points at which a test may end the process: 2 feedback is durable, not answered; 3 it is
+        answered."""
         self._entrance = entrance
         self._capture = capture
         self._fate = fate
         self._kinds = kinds
         self._max_bytes = max_bytes
+        self._traces = traces
         self._now_ms = now_ms
         self._step = step
 
@@ -63,7 +67,8 @@ class Inbox:
             kinds=self._kinds,
             now_ms=self._now_ms(),
         )
-        await self._keep(records, traceparent(request))
+        with spans.feedback(self._traces, records, traceparent(request)) as trace:
+            await self._keep(records, trace)
         answer: Any = [{"feedback_id": record.feedback_id} for record in records]
         return self._accepted(answer if many else answer[0])
 
@@ -76,7 +81,8 @@ class Inbox:
             user=request.headers.get("x-tailrace-user"),
             now_ms=self._now_ms(),
         )
-        await self._keep([record], traceparent(request))
+        with spans.feedback(self._traces, [record], traceparent(request)) as trace:
+            await self._keep([record], trace)
         return self._accepted({"feedback_id": record.feedback_id, "retracts": record.replaces})
 
     async def _keep(self, records: list[Feedback], trace: str | None) -> None:

@@ -18,6 +18,7 @@ from services.graders.judge import Judging
 from services.graders.settings import Settings
 from services.graders.spec import Function, Judge, Spec
 from services.graders.worker import Answers, Worker
+from tailrace import traces
 from tailrace.errors import SettingsError
 from tailrace.log.base import Log
 from tailrace.stream import Decoder, Writer
@@ -40,7 +41,10 @@ def share_of(text: str) -> tuple[int, int]:
 
 
 class Graders:
-    """Every grader of a spec, on threads. ``reached`` is told the steps of all commits."""
+    """Every grader of a spec, on threads. ``reached`` is told the steps of all commits.
+
+    Raises SettingsError for a share that is none, or traces that need what is not installed.
+    """
 
     def __init__(
         self,
@@ -56,6 +60,7 @@ class Graders:
         self._stop = threading.Event()
         self._started: set[str] = set()
         self._error: BaseException | None = None
+        self._traces = traces.start("graders", settings.otlp_endpoint)
 
     def ready(self) -> str | None:
         """None when every grader reads, else which does not."""
@@ -75,6 +80,8 @@ class Graders:
         self._stop.set()
         for thread in threads:
             thread.join()
+        if self._traces is not None:
+            self._traces.close()
         if self._error is not None:
             raise self._error
 
@@ -124,7 +131,10 @@ class Graders:
         cache = Cache(settings.state_dir / "graders" / f"{name}.sqlite", settings.cache_rows)
         if isinstance(spec, Judge):
             key = settings.keys[spec.key] if spec.key is not None else None
-            return Judging(name, spec, key, cache, answers.put, answers.crash), spec.hash()
+            judging = Judging(
+                name, spec, key, cache, answers.put, answers.crash, traces=self._traces
+            )
+            return judging, spec.hash()
         code = Path(spec.file).read_bytes()
-        worker = Functions(name, spec, code, cache, answers.put, answers.crash)
+        worker = Functions(name, spec, code, cache, answers.put, answers.crash, self._traces)
         return worker, spec.hash(code)

@@ -14,11 +14,12 @@ import threading
 import time
 from typing import Any
 
-from services.graders import metrics
+from services.graders import metrics, spans
 from services.graders.cache import Cache, key_of
 from services.graders.item import Item, Verdict
 from services.graders.spec import Function
 from tailrace.functions.calls import Child, Failed
+from tailrace.traces import Traces
 
 _PAUSES_S = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 """Between starts of a process that does not get as far as its first call."""
@@ -36,12 +37,14 @@ class Functions:
         cache: Cache,
         answer: Callable[[Item, Verdict], None],
         crashed: Callable[[BaseException], None],
+        traces: Traces | None = None,
     ) -> None:
-        """``code``: the bytes of the function's file."""
+        """``code``: the bytes of the function's file. ``traces``: None for none."""
         self.room = function.batch * 4
         """Items that it may be given before it has answered any."""
         self._name, self._function, self._mark = name, function, function.hash(code)
         self._cache, self._answer, self._crashed = cache, answer, crashed
+        self._traces = traces
         self._child = Child(function.file, function.function, code)
         self._given: queue.SimpleQueue[Item | None] = queue.SimpleQueue()
         self._closing = threading.Event()
@@ -105,7 +108,7 @@ class Functions:
                 if said is None:
                     self._cache.put(self._key(item), verdict.number)
                 else:
-                    verdict = Verdict(said)
+                    verdict = Verdict(said, traceparent=verdict.traceparent)
             self._answer(item, verdict)
         if verdicts[0].reason == "start":
             self._closing.wait(_PAUSES_S[min(self._fell, len(_PAUSES_S) - 1)])
@@ -114,13 +117,20 @@ class Functions:
             self._fell = 0
 
     def _call(self, items: Sequence[Item]) -> list[Verdict]:
-        began = time.monotonic()
-        try:
-            values = self._child.call(request(items), self._function.timeout_s)
-        finally:
-            metrics.SECONDS.labels(self._name).observe(time.monotonic() - began)
+        with spans.call(self._traces, self._name, self._function.metric, items) as made:
+            began = time.monotonic()
+            try:
+                values = self._child.call(request(items), self._function.timeout_s)
+            except Failed as error:
+                made.error = error.reason
+                raise
+            finally:
+                metrics.SECONDS.labels(self._name).observe(time.monotonic() - began)
         return [
-            Verdict(reason=value) if isinstance(value, str) else Verdict(value) for value in values
+            Verdict(reason=value)
+            if isinstance(value, str)
+            else Verdict(value, traceparent=made.traceparent)
+            for value in values
         ]
 
     def _key(self, item: Item) -> bytes:

@@ -264,7 +264,9 @@ class Grader:
                 metrics.FAILED.labels(self.name, verdict.reason).inc()
             return self._done(item)
         written = self._writer.write(
-            topics.FEEDBACK, feedback(self.name, self._spec.metric, self._mark, item, verdict)
+            topics.FEEDBACK,
+            feedback(self.name, self._spec.metric, self._mark, item, verdict),
+            traceparent=verdict.traceparent,
         )
         self._reached(1)
         written.add_done_callback(lambda future: self._written.put((item, future)))

@@ -13,6 +13,7 @@ from tailrace.errors import InvalidRecord
 from tailrace.events import Output, Prompt
 from tailrace.log.base import LogRecord
 from tailrace.partition import partition_of
+from tailrace.traces import of_record
 
 MAX_CHOICES = 128
 """Rewards takes no feedback on a choice beyond."""
@@ -34,6 +35,8 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
     completion_ids: list[int]
     columns: dict[str, str | None]
     """The prompt's tags, and ``task`` and ``finish_reason``."""
+    traceparent: str = ""
+    """Of the output; empty: it has none."""
 
     @property
     def answer(self) -> str:
@@ -55,6 +58,8 @@ class Verdict(msgspec.Struct, frozen=True):
     number: float | None = None
     reason: str | None = None
     """None where there is no number either: it had nothing to say."""
+    traceparent: str = ""
+    """Of the call that it is from; empty: there was none now, or there are no traces."""
 
 
 def text_of(content: Any) -> str:
@@ -123,6 +128,7 @@ def make(prompt: Prompt, output: Output, record: LogRecord) -> Item:
         completion={"role": "assistant", **said},
         completion_ids=tokens,
         columns={**prompt.tags, "task": prompt.task, "finish_reason": output.finish_reason},
+        traceparent=of_record(record.headers),
     )
 
 

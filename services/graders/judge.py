@@ -20,10 +20,11 @@ from weakref import WeakValueDictionary
 
 import httpx
 
-from services.graders import metrics
+from services.graders import metrics, spans
 from services.graders.cache import Cache, key_of
 from services.graders.item import Item, Verdict
 from services.graders.spec import Judge
+from tailrace.traces import Traces
 
 _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 60.0
@@ -61,7 +62,7 @@ def score(judge: Judge, text: str) -> Verdict:
 class Judging:
     """A worker with one judge: takes items, answers each with a verdict, on its own thread.
 
-    ``pause`` waits so many seconds (tests count them).
+    ``pause`` waits so many seconds (tests count them). ``traces``: None for none.
     """
 
     def __init__(
@@ -73,12 +74,13 @@ class Judging:
         answer: Callable[[Item, Verdict], None],
         crashed: Callable[[BaseException], None],
         pause: Callable[[float], Any] = asyncio.sleep,
+        traces: Traces | None = None,
     ) -> None:
         self.room = judge.concurrency * 4
         """Items that it may be given before it has answered any."""
         self._name, self._judge, self._mark = name, judge, judge.hash()
         self._cache, self._answer, self._crashed = cache, answer, crashed
-        self._pause = pause
+        self._pause, self._traces = pause, traces
         self._loop = asyncio.new_event_loop()
         self._slots = asyncio.Semaphore(judge.concurrency)
         self._asking: WeakValueDictionary[bytes, asyncio.Lock] = WeakValueDictionary()
@@ -120,11 +122,12 @@ class Judging:
 
     async def _grade(self, item: Item) -> None:
         try:
-            self._answer(item, await self._verdict(asked(self._judge, item)))
+            self._answer(item, await self._verdict(item))
         except Exception as error:  # a task has nobody above it
             self._crashed(error)
 
-    async def _verdict(self, prompt: str) -> Verdict:
+    async def _verdict(self, item: Item) -> Verdict:
+        prompt = asked(self._judge, item)
         key = key_of(self._mark, prompt)
         lock = self._asking.setdefault(key, asyncio.Lock())
         # Of two that ask the same at once the second waits for the first: both must say what the
@@ -134,10 +137,14 @@ class Judging:
             if known is not None:
                 metrics.CACHED.labels(self._name).inc()
                 return Verdict(known)
-            verdict = await self._ask(prompt)
-            if verdict.number is not None:
-                self._cache.put(key, verdict.number)
-            return verdict
+            judge = self._judge
+            with spans.call(self._traces, self._name, judge.metric, [item], judge.model) as made:
+                verdict = await self._ask(prompt)
+                made.score, made.error = verdict.number, verdict.reason
+            if verdict.number is None:
+                return verdict
+            self._cache.put(key, verdict.number)
+            return Verdict(verdict.number, traceparent=made.traceparent)
 
     async def _ask(self, prompt: str) -> Verdict:
         pause_s = _FIRST_PAUSE_S

@@ -14,6 +14,7 @@ import msgspec
 
 from tailrace.events import Output, Prompt
 from tailrace.log.base import LogRecord
+from tailrace.traces import of_record
 
 KEEP_MS = 600_000
 """An answer that takes longer than this is not graded."""
@@ -41,7 +42,7 @@ class Waiting(msgspec.Struct, frozen=True):
     """An output without its prompt; ``since_ms`` it is read."""
 
     record: LogRecord
-    """Where it lies; without its bytes."""
+    """Where it lies; without its bytes, and of its headers with the trace alone."""
     output: Output
     since_ms: int
     size_bytes: int
@@ -92,7 +93,9 @@ class Pairing:
         place = (record.partition, record.offset)
         content = output.content and msgspec.structs.replace(output.content, logprobs=None)
         slim = msgspec.structs.replace(output, content=content)
-        at = msgspec.structs.replace(record, value=None, headers={})
+        trace = of_record(record.headers)
+        headers = {"traceparent": trace.encode()} if trace else {}
+        at = msgspec.structs.replace(record, value=None, headers=headers)
         self._waiting[place] = Waiting(at, slim, now_ms, size_bytes := _size(slim))
         self._waiting_bytes += size_bytes
         self._by_interaction.setdefault(output.interaction_id, []).append(place)

@@ -29,6 +29,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     spans: list[VersionSpan]
     began_ms: int
     ended_ms: int
+    traceparent: str = ""
+    """Of the request; empty: there are no traces."""
 
     def fault(self) -> str | None:
         """Why it cannot be trained on, in the gateway's words; None: it can."""

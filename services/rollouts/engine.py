@@ -68,8 +68,8 @@ class Engine:
             raise Broke("no_tokens", task.id, final=True)
         return tokens
 
-    async def answer(self, tokens: list[int], max_tokens: int) -> Answer:
-        """One sample. Raises Broke."""
+    async def answer(self, tokens: list[int], max_tokens: int, traceparent: str = "") -> Answer:
+        """One sample. ``traceparent``: of the request; vLLM goes on with it. Raises Broke."""
         body = {
             "token_ids": tokens,
             # 0: the logprob of the sampled token alone.
@@ -79,7 +79,7 @@ class Engine:
             **self._more,
         }
         began_ms = self._clock_ms()
-        said = await self._post("/inference/v1/generate", body)
+        said = await self._post("/inference/v1/generate", body, traceparent)
         try:
             return answers.read(
                 said,
@@ -87,14 +87,17 @@ class Engine:
                 prompt_token_ids=tokens,
                 began_ms=began_ms,
                 ended_ms=self._clock_ms(),
+                traceparent=traceparent,
             )
         except ValueError as error:
             raise Broke(str(error).partition(":")[0], str(error)) from None
 
-    async def _post(self, path: str, body: dict[str, Any]) -> bytes:
+    async def _post(self, path: str, body: dict[str, Any], traceparent: str = "") -> bytes:
+        # An engine that has no collector complains of every trace.
+        headers = {"traceparent": traceparent} if traceparent else {}
         try:
             async with asyncio.timeout(self._answer_s):
-                found = await self._http.post(self._url + path, json=body)
+                found = await self._http.post(self._url + path, json=body, headers=headers)
         except (TimeoutError, httpx.TimeoutException):
             raise Broke("timeout", f"{path}: no answer in {self._answer_s:g} s") from None
         except httpx.ConnectError as error:

@@ -22,6 +22,12 @@ def recorded(temperature: float, max_tokens: int) -> dict[str, str]:
     return given if temperature == 1.0 else given | {"temperature": json.dumps(temperature)}
 
 
+def interaction(group: Group, sample: int, *, tenant: str, identity: str) -> str:
+    """The id of one sample of a group."""
+    session = ids.rollouts_session(tenant, identity, group.number)
+    return ids.new_interaction(session, group.began_ms, sample)
+
+
 def of_group(
     group: Group,
     scores: Sequence[float],
@@ -39,9 +45,9 @@ def of_group(
     found: list[events.Prompt | events.Output | events.Feedback] = []
     for sample, (answer, score) in enumerate(zip(group.answers, scores, strict=True)):
         assert answer is not None, "the group is not whole"
-        interaction = ids.new_interaction(session, group.began_ms, sample)
+        name = interaction(group, sample, tenant=tenant, identity=identity)
         prompt = events.Prompt(
-            interaction_id=interaction,
+            interaction_id=name,
             session_id=session,
             event_time_ms=answer.began_ms,
             tenant=tenant,
@@ -60,8 +66,8 @@ def of_group(
             ),
         )
         feedback = events.Feedback(
-            feedback_id=ids.feedback_of(interaction, f"{benchmark.name}.0.{mark}"),
-            interaction_id=interaction,
+            feedback_id=ids.feedback_of(name, f"{benchmark.name}.0.{mark}"),
+            interaction_id=name,
             event_time_ms=answer.ended_ms,
             tenant=tenant,
             kind="number",
@@ -70,7 +76,7 @@ def of_group(
             source="grader",
             grader=benchmark.name,
         )
-        found += [prompt, _output(interaction, answer), feedback]
+        found += [prompt, _output(name, answer), feedback]
     return found
 
 

@@ -17,7 +17,7 @@ failing ends the process; an engine or a verifier that fails does not. Called by
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 import functools
 import logging
@@ -26,13 +26,13 @@ import time
 
 import httpx
 
-from services.rollouts import metrics, records
+from services.rollouts import metrics, records, spans
 from services.rollouts.book import Book, Record
 from services.rollouts.desk import Ask, Desk, Group
 from services.rollouts.engine import Broke, Engine
-from services.rollouts.schedule import Item, Schedule
+from services.rollouts.schedule import Schedule
 from services.rollouts.settings import Settings
-from tailrace import events, topics
+from tailrace import events, topics, traces
 from tailrace.errors import InvalidRecord
 from tailrace.stream import Writer
 from tailrace.tasks.benchmark import Benchmark
@@ -55,7 +55,8 @@ _TOPICS = {
 class Rollouts:
     """One process. ``reached`` is told the steps (tests end the process there).
 
-    Raises SettingsError where the book, a benchmark or a verifier cannot be had.
+    Raises SettingsError where the book, a benchmark or a verifier cannot be had, or traces need
+    what is not installed.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class Rollouts:
         self._ending: set[asyncio.Task[None]] = set()
         """Groups between steps 1 and 5."""
         self._wake = asyncio.Event()
+        self._traces = traces.start("rollouts", settings.otlp_endpoint)
         self._judge = ThreadPoolExecutor(1, thread_name_prefix="verifiers")
         self._error: BaseException | None = None
         self._heard: set[str] = set()
@@ -106,6 +108,8 @@ class Rollouts:
             self._judge.shutdown()
             for scorer in self._scorers.values():
                 scorer.close()
+            if self._traces is not None:
+                self._traces.close()
             self._book.close()
 
     async def _run(self, stop: threading.Event) -> None:
@@ -142,7 +146,7 @@ class Rollouts:
     async def _repeat(self) -> None:
         """Append again what an earlier process may have appended in part."""
         for number, kept in self._book.kept.items():
-            await self._append(kept)
+            await self._append(kept, {})  # the book does not keep their traces
             self._book.finish(number)
             metrics.REPEATED.inc()
             _log.info("group appended again number=%d records=%d", number, len(kept))
@@ -185,8 +189,8 @@ class Rollouts:
                 metrics.YIELDED.labels(ask.engine).inc()
             self._asked[ask].cancel()
         for ask in self._desk.asks(self._clock_ms()):
-            item = self._desk.open[ask.number].item
-            self._asked[ask] = asyncio.create_task(self._sample(ask, item))
+            group = self._desk.open[ask.number]
+            self._asked[ask] = asyncio.create_task(self._sample(ask, group))
             self._asked[ask].add_done_callback(functools.partial(self._over, ask))
 
     def _over(self, ask: Ask, done: asyncio.Task[None]) -> None:
@@ -207,12 +211,17 @@ class Rollouts:
             self._error = self._error or error
         self._wake.set()
 
-    async def _sample(self, ask: Ask, item: Item) -> None:
-        engine, key = self._engines[ask.engine], (item.benchmark.name, item.task.id)
+    async def _sample(self, ask: Ask, group: Group) -> None:
+        engine, item = self._engines[ask.engine], group.item
+        key = (item.benchmark.name, item.task.id)
         try:
             if key not in self._tokens:
                 self._tokens[key] = await engine.tokens(item.task)
-            answer = await engine.answer(self._tokens[key], item.benchmark.verifier.max_tokens)
+            name, model = self._interaction(group, ask.sample), self._settings.model
+            with spans.request(self._traces, model, item.task, name) as made:
+                answer = made.answer = await engine.answer(
+                    self._tokens[key], item.benchmark.verifier.max_tokens, made.traceparent
+                )
         except Broke as error:
             _log.warning("no answer engine=%s group=%d reason=%s", ask.engine, ask.number, error)
             if self._desk.broke(ask, final=error.final):
@@ -221,12 +230,12 @@ class Rollouts:
                 metrics.RETRIES.labels(ask.engine, error.reason).inc()
             return
         metrics.ANSWER_S.observe((answer.ended_ms - answer.began_ms) / 1000)
-        group = self._desk.answered(ask, answer)
+        whole = self._desk.answered(ask, answer)
         fault = answer.fault()
         if fault is not None and ask.number in self._desk.open:
             self._drop(ask.number, fault)
-        elif group is not None:
-            ending = asyncio.create_task(self._end(group))
+        elif whole is not None:
+            ending = asyncio.create_task(self._end(whole))
             self._ending.add(ending)
             ending.add_done_callback(self._failed)
 
@@ -274,7 +283,12 @@ class Rollouts:
         self._reached(1)
         self._book.keep(group.number, made)
         self._reached(2)
-        await self._append(made)
+        traceparents = {
+            self._interaction(group, sample): answer.traceparent
+            for sample, answer in enumerate(group.answers)
+            if answer is not None
+        }
+        await self._append(made, traceparents)
         self._book.finish(group.number)
         self._reached(5)
         self._desk.acknowledged(group.number)
@@ -282,9 +296,20 @@ class Rollouts:
         for score in scores:
             metrics.SCORE.labels(benchmark.name).observe(score)
 
-    async def _append(self, made: Sequence[Record]) -> None:
-        """Steps 3 and 4. Raises LogError."""
-        waiting = [self._writer.write(_TOPICS[type(record)], record) for record in made]
+    def _interaction(self, group: Group, sample: int) -> str:
+        tenant, identity = self._settings.tenant, self._book.identity
+        return records.interaction(group, sample, tenant=tenant, identity=identity)
+
+    async def _append(self, made: Sequence[Record], traceparents: Mapping[str, str]) -> None:
+        """Steps 3 and 4. ``traceparents``: by interaction. Raises LogError."""
+        waiting = [
+            self._writer.write(
+                _TOPICS[type(record)],
+                record,
+                traceparent=traceparents.get(record.interaction_id or ""),
+            )
+            for record in made
+        ]
         self._reached(3)
         for future in waiting:
             await asyncio.wrap_future(future)

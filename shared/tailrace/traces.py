@@ -6,13 +6,19 @@ the request ended is no part of its trace: it is a span of its own, in a trace o
 *link* to each trace that it came from.
 
     request ──> span in the gateway (child of the client's) ──> vLLM's span
-                    ^ link                ^ link
-        rewards: join, from the answer    trainer: step, over
-        to the closing of its wait        all of its answers
+                    ^ link    ^ link                      ^ link
+        graders: grade        rewards: join, from the     trainer: step, over
+                    ^ link    answer to the closing       all of its answers
+                    └──────── of its wait
+    feedback ──> span in the gateway (child of the client's)
+                    ^ link
+                    └──────── rewards: join
+
+What rollouts ask the engine begins with a span of their own in place of the gateway's.
 
 Spans have ids, counts and names, never text or tokens. They wait in a queue of bounded size and are
 sent by a thread: nobody waits for a collector, and what it does not take in time is dropped.
-Needs the extra ``tailrace[traces]``. Called by gateway, rewards and trainer.
+Needs the extra ``tailrace[traces]``. Called by gateway, rollouts, graders, rewards and trainer.
 """
 
 from __future__ import annotations
@@ -67,15 +73,21 @@ class Span:
             f"00-{context.trace_id:032x}-{context.span_id:016x}-{int(context.trace_flags):02x}"
         )
 
-    def end(self, attributes: Mapping[str, Value], *, error: str | None = None) -> None:
-        """It is over; ``error``: what ended it, a fixed word. For once."""
+    def end(
+        self,
+        attributes: Mapping[str, Value],
+        *,
+        error: str | None = None,
+        ended_ms: float | None = None,
+    ) -> None:
+        """It is over, now or at ``ended_ms``; ``error``: what ended it, a fixed word. For once."""
         from opentelemetry.trace import StatusCode
 
         self._span.set_attributes(attributes)
         if error is not None:
             self._span.set_attribute("error.type", error)
             self._span.set_status(StatusCode.ERROR)
-        self._span.end()
+        self._span.end(None if ended_ms is None else int(ended_ms * 1e6))
 
 
 class Traces:
@@ -103,17 +115,24 @@ class Traces:
         self._provider.add_span_processor(BatchSpanProcessor(self._exporter))
         self._tracer = self._provider.get_tracer("tailrace")
 
-    def begin(self, name: str, parent: str | None, attributes: Mapping[str, Value]) -> Span:
-        """A request's span, of the trace that it came with or of a new one."""
+    def begin(
+        self,
+        name: str,
+        parent: str | None,
+        attributes: Mapping[str, Value],
+        *,
+        client: bool = False,
+    ) -> Span:
+        """A request's span, of the trace that it came with or of a new one. ``client``: whether it
+        is sent from here, not answered."""
         from opentelemetry.context import Context
         from opentelemetry.trace import NonRecordingSpan, SpanKind, set_span_in_context
 
         around = Context()
         if parent is not None:
             around = set_span_in_context(NonRecordingSpan(_context(parent)), around)
-        return Span(
-            self._tracer.start_span(name, around, kind=SpanKind.SERVER, attributes=attributes)
-        )
+        kind = SpanKind.CLIENT if client else SpanKind.SERVER
+        return Span(self._tracer.start_span(name, around, kind=kind, attributes=attributes))
 
     def record(
         self,
@@ -123,21 +142,26 @@ class Traces:
         *,
         links: Iterable[str],
         attributes: Mapping[str, Value],
-    ) -> None:
-        """Something that is over, in a trace of its own. ``links``: traceparents that it came from;
-        empty ones are passed over, the others linked to once each. Times in ms since 1970."""
+        error: str | None = None,
+    ) -> str:
+        """Something that is over, in a trace of its own; its traceparent. ``links``: traceparents
+        that it came from; empty ones are passed over, the others linked to once each. ``error``: as
+        of :meth:`Span.end`. Times in ms since 1970."""
         from opentelemetry.context import Context
         from opentelemetry.trace import Link
 
         found = [Link(_context(link)) for link in dict.fromkeys(links) if link]
-        span = self._tracer.start_span(
-            name,
-            Context(),
-            links=found,
-            attributes=attributes,
-            start_time=int(began_ms * 1e6),
+        span = Span(
+            self._tracer.start_span(
+                name,
+                Context(),
+                links=found,
+                attributes=attributes,
+                start_time=int(began_ms * 1e6),
+            )
         )
-        span.end(int(ended_ms * 1e6))
+        span.end({}, error=error, ended_ms=ended_ms)
+        return span.traceparent
 
     def close(self) -> None:
         """Send what waits; what a collector does not take in a few seconds is dropped."""

@@ -29,6 +29,7 @@ class FakeEngine:
         self.gate = threading.Event()
         self.gate.set()
         self.asked: list[dict[str, Any]] = []
+        self.traceparents: list[str | None] = []
         self.at_once, self.most_at_once, self.left = 0, 0, 0
         self._numbers = itertools.count()
         self.app = Starlette(
@@ -52,6 +53,7 @@ class FakeEngine:
 
     async def generate(self, request: Request) -> Response:
         self.asked.append(await request.json())
+        self.traceparents.append(request.headers.get("traceparent"))
         if self.statuses:
             return PlainTextResponse("no", self.statuses.pop(0))
         text = self.texts[next(self._numbers) % len(self.texts)]

@@ -30,6 +30,8 @@ class Received(NamedTuple):
     attributes: dict[str, Any]
     took_ms: float
     failed: bool
+    client: bool
+    """Whether it is of a request that was sent from there."""
 
     @property
     def context(self) -> str:
@@ -104,6 +106,7 @@ def _span(service: str, span: Any) -> Received:
         attributes=_values(span.attributes),
         took_ms=(span.end_time_unix_nano - span.start_time_unix_nano) / 1e6,
         failed=span.status.code == 2,
+        client=span.kind == 3,
     )
 
 

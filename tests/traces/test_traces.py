@@ -34,13 +34,17 @@ def test_a_request_s_span_belongs_to_the_trace_that_it_came_with(receiver: Recei
     assert context_of(child.traceparent) == first.context
     assert context_of(root.traceparent) == second.context
     assert second.parent == "" and second.trace != first.trace and not second.failed
+    assert not first.client
 
 
 def test_what_comes_later_is_linked_and_no_child(receiver: Receiver):
     made = traces.Traces("rewards", receiver.url)
-    made.record("join", 1000.0, 601_000.5, links=[TRACE, "", OTHER, TRACE], attributes={"a": "b"})
+    handed_on = made.record(
+        "join", 1000.0, 601_000.5, links=[TRACE, "", OTHER, TRACE], attributes={"a": "b"}
+    )
     made.close()
     [span] = receiver.spans(1)
+    assert context_of(handed_on) == span.context and not span.failed
     assert span.links == [context_of(TRACE), context_of(OTHER)]
     assert span.parent == "" and span.trace not in TRACE + OTHER
     assert span.took_ms == pytest.approx(600_000.5) and span.attributes == {"a": "b"}
@@ -81,8 +85,21 @@ def test_a_malformed_traceparent_of_a_record_is_none(value: bytes):
     assert traces.of_record({}) == ""
 
 
+def test_what_was_asked_of_others_and_what_failed_later_are_told_so(receiver: Receiver):
+    made = traces.Traces("rollouts", receiver.url)
+    made.begin("chat m", None, {}, client=True).end({})
+    made.record("grade x", 0, 1, links=[TRACE], attributes={}, error="timeout")
+    made.close()
+    sent, failed = receiver.spans(2)
+    assert sent.client and sent.parent == ""
+    assert failed.failed and failed.attributes == {"error.type": "timeout"}
+
+
 PROGRAM = """
 import sys
+from services.gateway import spans
+from services.graders import app
+from services.rollouts import rollouts
 from tailrace import process, settings, traces
 values = process.start("drift", settings.Common, [])
 assert traces.start("drift", values.otlp_endpoint) is None
