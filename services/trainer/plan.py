@@ -106,7 +106,7 @@ def _standing(
 ) -> tuple[Tensor, float]:
     """(rival_A, KTO's reference point) under the weights as they are before the step."""
     device = policy.device
-    liked = [i for i, name in enumerate(objectives) if name == KTO]
+    whole_kto = [i for i, name in enumerate(objectives) if name == KTO]
     paired = [i for i, name in enumerate(objectives) if name == DPO]
     if len(paired) % 2:
         raise ValueError(f"{len(paired)} answers of dpo: each chosen one has its rejected one next")
@@ -114,7 +114,7 @@ def _standing(
     rival_A = torch.zeros_like(own_A)
     kl_A = torch.zeros_like(own_A)
     whole_A = torch.tensor([name in WHOLE for name in objectives], device=device)
-    for batch in batches if liked or paired else ():
+    for batch in batches if whole_kto or paired else ():
         if not bool(whole_A[batch.answer_T].any()):
             continue
         logp_T = policy.logp(batch)
@@ -123,4 +123,4 @@ def _standing(
         kl_A.index_add_(0, batch.answer_T, kl_of(logp_T, batch.behaviour_T, batch.mask_T))
     chosen, rejected = paired[::2], paired[1::2]
     rival_A[chosen], rival_A[rejected] = own_A[rejected], own_A[chosen]
-    return rival_A, float(kl_A[liked].mean()) if liked else 0.0
+    return rival_A, float(kl_A[whole_kto].mean()) if whole_kto else 0.0

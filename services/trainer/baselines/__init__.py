@@ -41,21 +41,17 @@ class Baselines:
         self._means = MovingMeans(decay=decay)
         self._regression = Regression() if kind == "regression" else None
 
-    def advantages(
-        self, answers: Sequence[Answer], objectives: Sequence[str] | None = None
-    ) -> list[float]:
+    def advantages(self, answers: Sequence[Answer]) -> list[float]:
         """One for each answer of a step, in its order. Learns nothing.
 
-        ``objectives``: by which they are trained; None: by their own. A slice that was never seen
-        is measured by its own mean in this batch.
+        A slice that was never seen is measured by its own mean in this batch.
         """
         found = [0.0] * len(answers)
         alone: list[int] = []
         groups: dict[str, list[int]] = {}
         in_pairs = 0
-        for i, (answer, objective) in enumerate(
-            zip(answers, _all(answers, objectives), strict=True)
-        ):
+        for i, answer in enumerate(answers):
+            objective = answer.objective
             if answer.before is not None:
                 found[i] = answer.reward - answer.before
             elif objective == SFT or (objective == KTO and answer.below):
@@ -79,17 +75,13 @@ class Baselines:
             found[i] = answers[i].reward - self._expected(answers[i], here)
         return found
 
-    def learn(self, answers: Sequence[Answer], objectives: Sequence[str] | None = None) -> None:
+    def learn(self, answers: Sequence[Answer]) -> None:
         """Take the inputs of a step that was taken.
 
         Not a compensation, whose answer was learnt from before; not a demonstration, which nobody
         rewarded; not a pair, which was compared.
         """
-        heard = [
-            answer
-            for answer, objective in zip(answers, _all(answers, objectives), strict=True)
-            if answer.before is None and objective not in (SFT, DPO)
-        ]
+        heard = [a for a in answers if a.before is None and a.objective not in (SFT, DPO)]
         if self._regression is not None:
             here = batch_means([(self._slice(a), a.reward) for a in heard])
             for answer in heard:
@@ -122,10 +114,6 @@ class Baselines:
 
     def _slice(self, answer: Answer) -> str:
         return "" if self._global else answer.slice
-
-
-def _all(answers: Sequence[Answer], objectives: Sequence[str] | None) -> Sequence[str]:
-    return [answer.objective for answer in answers] if objectives is None else objectives
 
 
 def leave_one_out(rewards: Sequence[float]) -> list[float]:
