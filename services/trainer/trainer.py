@@ -194,10 +194,10 @@ class Trainer:
 
     def close(self) -> None:
         """Let go of the log; what is not published is done again by the next trainer."""
-        log = (self._writer.producer, self._publisher, self._releases, self._reader)
-        with ExitStack() as last:
-            for part in (self._report, *log, self._checkpoints):  # the last of them first
-                last.callback(part.close)
+        log = (self._writer.producer.close, self._publisher.close, self._releases.close)
+        with ExitStack() as last:  # what is entered last ends first
+            for close in (self._report.close, *log, self._reader.close, self._checkpoints.close):
+                last.callback(close)
 
     # Start
 
