@@ -121,7 +121,7 @@ class Timeline:
         for kept in (self._lineage.updates, self._lineage.adapters):
             if len(kept) > self._kept:
                 gone = next(iter(kept))
-                del kept[gone]
+                self._lineage.forget(gone)
                 self._times.pop(gone, None)
                 self._drops["version older than those that are known"] += 1
         return True

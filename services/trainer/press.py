@@ -53,10 +53,12 @@ class Press:
         self._files = folder.read_files(model_dir)
         self._wall_ms, self._crash = wall_ms, crash
         self._base: Tensors = {}
+        self._under: ModelUpdate | None = None
+        """What the adapters of this chain lie on; None: not looked for yet."""
 
     def begin(self, head: ModelUpdate) -> None:
         """Go on after ``head``, which the policy holds now."""
-        self.head, self._base = head, self._policy.published()
+        self.head, self._base, self._under = head, self._policy.published(), None
 
     def first(self, account: Account) -> None:
         """Version 0: the model folder, as a keyframe."""
@@ -122,9 +124,11 @@ class Press:
         It decides nothing of the log. After a crash before it there is none of that version; the
         next one has what it had.
         """
-        on = digest(policy.base)
-        chain = self._publisher.lineage.chain(self.head.version)
-        base = next((update for update in chain if update.digest == on), None)
+        if self._under is None:
+            on = digest(policy.base)
+            chain = self._publisher.lineage.chain(self.head.version)
+            self._under = next((update for update in chain if update.digest == on), None)
+        base = self._under
         if base is None:
             _log.warning("no adapter of version=%d: its base is no version", self.head.version)
             return

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pytest
+
 from tailrace import topics
 from tailrace.errors import LogError
-from tailrace.events import ModelUpdate, Release
+from tailrace.events import ModelUpdate, Range, Release
 from tailrace.log.base import LogRecord
 from tailrace.log.memory import MemoryConsumer, MemoryLog
 from tailrace.stream import Writer
@@ -99,3 +101,33 @@ def test_a_log_that_is_away_after_the_commit_does_not_end_the_trainer() -> None:
         channel.keyframe(publisher, 4, model(4), update)
         assert publisher.retained(2) and not publisher.retained(1), "deleted the next time"
         channel.close()
+
+
+def test_a_publisher_walks_its_chain_where_it_begins_alone(
+    memory_channel: Channel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    channel = memory_channel
+
+    def ranges(start: int, end: int) -> list[Range]:
+        return [Range(partition=1, start=start, end=end)]
+
+    first = channel.publisher()
+    base = channel.keyframe(first, 0, model(), ranges=[Range(partition=0, start=0, end=3)])
+    fork = channel.delta(first, 1, trained(model(), 1), base, ranges=ranges(0, 5))
+    publisher = channel.publisher()
+    walked: list[int] = []
+    chain = publisher.lineage.chain
+    monkeypatch.setattr(
+        publisher.lineage, "chain", lambda version: walked.append(version) or chain(version)
+    )
+    update = fork
+    for version in range(2, 6):
+        made = trained(model(), version)
+        update = channel.delta(
+            publisher, version, made, update, ranges=ranges(version + 3, version + 4)
+        )
+    assert set(walked) == {1}
+    with pytest.raises(ValueError, match="does not go on"):
+        channel.delta(publisher, 6, model(6), update, ranges=[Range(partition=0, start=0, end=4)])
+    left = channel.delta(publisher, 6, model(6), fork, ranges=ranges(5, 6))
+    channel.delta(publisher, 7, model(7), left, ranges=[Range(partition=0, start=3, end=4)])

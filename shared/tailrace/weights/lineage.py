@@ -8,7 +8,7 @@ newest version of the log is the head, whichever branch it is on.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from prometheus_client import Counter
@@ -24,6 +24,10 @@ MANIFESTS_SKIPPED = Counter(
 _PASSES = 10
 """So many times through the whole model, to undo a delta or to apply one, take as long as fetching
 it, about: 0.5 s each and 200 MB for 135M weights."""
+
+
+_LINES = 4
+"""Releases whose lines are kept: of those in force there are two, what is served and trained on."""
 
 
 def label_only(update: ModelUpdate) -> bool:
@@ -69,6 +73,9 @@ class Lineage:
         """By version, in log order. They lie on a version and lead to none: no chain has them."""
         self.head: ModelUpdate | None = None
         """The newest, adapters aside."""
+        self.next_version = 0
+        """One more than any that was used, by an adapter too."""
+        self._lines: dict[tuple[bool, int | None, int | None], _Line] = {}
 
     def add(self, update: ModelUpdate) -> bool:
         """Take the next manifest of the log; False for a version that is there already.
@@ -86,17 +93,26 @@ class Lineage:
             raise UpdateRefused("base", f"version {update.version} is for {names}")
         if base is not None and not keeps_files(update, base):
             raise UpdateRefused("base", f"version {update.version} has other config files")
+        self.next_version = max(self.next_version, update.version + 1)
         if update.kind == "adapter":
             self.adapters[update.version] = update
             return True
         self.updates[update.version] = update
         self.head = update
+        for key, line in list(self._lines.items()):
+            if update.version == line.live:
+                del self._lines[key]  # what it left while its version was not there
+            else:
+                line.add(update)
         return True
 
-    @property
-    def next_version(self) -> int:
-        """One more than any that was used, by an adapter too."""
-        return max((*self.updates, *self.adapters), default=-1) + 1
+    def forget(self, version: int) -> None:
+        """Let go of a version, for who keeps the newest alone. What was made from it stays on the
+        lines that were asked for."""
+        self.updates.pop(version, None)
+        self.adapters.pop(version, None)
+        for line in self._lines.values():
+            line.updates.pop(version, None)
 
     def chain(self, version: int) -> Iterator[ModelUpdate]:
         """A version and its bases, newest first, as far back as the log goes."""
@@ -116,27 +132,29 @@ class Lineage:
         to be left to be served is not: where the named version is not there, a pin leaves nothing,
         and follow what was made from it since.
         """
-        if release is not None and release.mode == "pin":
-            return [self.updates[v] for v in (release.live,) if v in self.updates]
-        if release is None or release.live is None:
-            return list(self.updates.values())
-        live = self.updates.get(release.live)
-        found = {} if live is None else {live.version: live}
-        for update in self.updates.values():
-            base = found.get(-1 if update.base_version is None else update.base_version)
-            after = live is None and update.base_version == release.live
-            withdrawn = update.version <= (release.withdrawn_to or release.live)
-            if not withdrawn and (after or (base is not None and _descends(update, base))):
-                found[update.version] = update
-        return list(found.values())
+        line = self._line(release)
+        return list((self if line is None else line).updates.values())
 
     def served(self, release: Release | None) -> ModelUpdate | None:
         """The version to serve, and to train on, under a release: the newest of its line.
 
-        None where there is none (yet): who serves something stays with it.
+        None where there is none (yet): who serves something stays with it. Takes as long for a
+        thousand versions as for one, but the first time that it is asked of a release.
         """
-        line = self.line(release)
-        return line[-1] if line else None
+        line = self._line(release)
+        return next(reversed((self if line is None else line).updates.values()), None)
+
+    def _line(self, release: Release | None) -> _Line | None:
+        """None: every version is on it."""
+        if release is None or (release.mode != "pin" and release.live is None):
+            return None
+        key = release.mode == "pin", release.live, release.withdrawn_to
+        line = self._lines.get(key)
+        if line is None:
+            if len(self._lines) == _LINES:
+                del self._lines[next(iter(self._lines))]
+            line = self._lines[key] = _Line(release, self.updates)
+        return line
 
     def withdrawn(self, release: Release | None) -> list[ModelUpdate]:
         """The versions after the one to go on from that are not of a release's line."""
@@ -186,6 +204,29 @@ class Lineage:
             return way.bytes + (way.undos + len(way.fetched)) * model_bytes / _PASSES
 
         return sorted(ways, key=cost)
+
+
+class _Line:
+    """The versions that a release leaves to be served, kept up with what is published."""
+
+    def __init__(self, release: Release, known: Mapping[int, ModelUpdate]) -> None:
+        self.live = release.live
+        self._pinned = release.mode == "pin"
+        self._withdrawn_to = release.withdrawn_to or release.live or -1
+        live = known.get(-1 if release.live is None else release.live)
+        self._there = live is not None
+        self.updates = {} if live is None else {live.version: live}
+        """By version, in log order."""
+        for update in known.values():
+            self.add(update)
+
+    def add(self, update: ModelUpdate) -> None:
+        """Take the next version; :attr:`live` itself is known from the beginning."""
+        base = self.updates.get(-1 if update.base_version is None else update.base_version)
+        after = not self._there and update.base_version == self.live
+        goes_on = not self._pinned and update.version > self._withdrawn_to
+        if goes_on and (after or (base is not None and _descends(update, base))):
+            self.updates[update.version] = update
 
 
 def keeps_files(update: ModelUpdate, base: ModelUpdate) -> bool:

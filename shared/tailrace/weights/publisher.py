@@ -93,6 +93,9 @@ class Publisher:
         producer.begin()
         producer.abort()
         self._lineage = Lineage()
+        self._left: tuple[int, dict[int, int]] = (-1, {})
+        """The version that this published last, and where it left each partition: one chain is
+        gone on with for long, and is not walked each time."""
         updates, self._free = self._manifests.past(unsigned_to)
         for update in updates:
             try:
@@ -177,6 +180,9 @@ class Publisher:
         update = msgspec.structs.replace(manifest, **fields)
         self._transact(update, steps, receipts)
         self._lineage.add(update)
+        if update.kind != "adapter":
+            left = {r.partition: r.end for r in update.ranges}
+            self._left = update.version, {**self._ends(base), **left}
         _log.info(
             "published version=%d kind=%s bytes=%s steps=%d receipts=%d digest=%s",
             *(update.version, update.kind, update.bytes, len(steps), len(receipts), update.digest),
@@ -224,7 +230,7 @@ class Publisher:
                 )
         if stream is None and manifest.digest != manifest.base_digest:
             raise ValueError(f"version {version} has no stream, but another digest than its base")
-        ends = self._ends(base)
+        ends = self._ends(base) if manifest.ranges else {}
         for r in manifest.ranges:
             where = f"version {version}: partition {r.partition}"
             if r.start != ends.get(r.partition, 0) or r.end < r.start:
@@ -239,7 +245,10 @@ class Publisher:
 
     def _ends(self, base: ModelUpdate | None) -> dict[int, int]:
         """Where each partition goes on: as its base left it, where a manifest does not name it."""
-        ends: dict[int, int] = {}
+        version, ends = self._left
+        if base is not None and base.version == version:
+            return ends
+        ends = {}
         for update in self._lineage.chain(base.version) if base else ():
             for r in update.ranges:
                 ends.setdefault(r.partition, r.end)
