@@ -31,11 +31,11 @@ from services.local.settings import Settings
 from services.local.status import Event
 from services.local.watch import Watch
 from tailrace import audit, topics
-from tailrace.audit import Report
 from tailrace.deadline import Deadline, window_s
 from tailrace.events import Command
 from tailrace.log.base import Log
 from tailrace.log.kafka import KafkaLog
+from tailrace.report import Report
 from tailrace.stream import Writer, publish_schemas
 from tailrace.wire import Wire
 

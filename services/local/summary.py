@@ -11,8 +11,8 @@ import math
 from typing import Any
 
 from services.local.picture import Picture
-from tailrace.audit import Report
 from tailrace.estimates import quantile, wilson
+from tailrace.report import Report
 
 EDGE = 100
 """Interactions at either end that are compared."""

@@ -9,8 +9,8 @@
   from the chunks there are.
 
 :func:`read` feeds one from a log (:mod:`tailrace.recount` again and again). What is below the low
-watermarks is out of the account. The same receipt twice is fine (senders repeat themselves after a
-crash); two that differ are an error.
+watermarks is out of the account, and so is what may have had a receipt that is there no more. The
+same receipt twice is fine (senders repeat themselves after a crash); two that differ are an error.
 Called by ``tailrace audit`` and at the end of the demo.
 """
 
@@ -21,49 +21,18 @@ from collections.abc import Iterable, Mapping
 import contextlib
 from pathlib import Path
 
-import msgspec
-
 from tailrace.chain import Place, Problem, base_chain, check_bounds, decisions
 from tailrace.deadline import Deadline
 from tailrace.errors import UpdateRefused
 from tailrace.events import Coordinates, ModelUpdate, Receipt, Release, Step, Tick, Trajectory
 from tailrace.log.base import Log
+from tailrace.report import Account, Report
 from tailrace.weights.history import Written, history
 from tailrace.weights.lineage import Lineage
 from tailrace.wire import Wire
 
 _SHOWN = 50
 _USED = ("trained", "compensated")
-
-
-class Account(msgspec.Struct, kw_only=True):
-    """In = sum of outcomes + in flight + missing."""
-
-    records: int = 0
-    outcomes: dict[str, int] = {}
-    in_flight: int = 0
-    missing: int = 0
-
-    @property
-    def unaccounted(self) -> int:
-        return self.records - sum(self.outcomes.values()) - self.in_flight
-
-
-class Report(msgspec.Struct, kw_only=True):
-    """What an audit found."""
-
-    ok: bool
-    model: str
-    head: int | None
-    """The version whose history was recounted; None: nothing is published."""
-    digest: str | None
-    versions: int
-    """How many versions the base chain has."""
-    feedback: Account
-    trajectories: Account
-    receipts: dict[str, int]
-    """``read``, ``repeated`` (same outcome again), ``other`` (not of this chain)."""
-    problems: list[Problem]
 
 
 class Audit:
@@ -75,10 +44,13 @@ class Audit:
         self._deadline = deadline
         self._feedback: dict[Place, int] = {}
         """Append time of each feedback record."""
-        self._trajectories: dict[Place, str | None] = {}
-        """Trajectory id at each place; None: unreadable."""
-        self._starts: dict[int, int] = {}
+        self._trajectories: dict[Place, tuple[str | None, int]] = {}
+        """Trajectory id (None: unreadable) and append time at each place."""
+        self._starts: dict[str, dict[int, int]] = {}
+        """Low watermarks, by topic."""
         self._ends: dict[int, int] = {}
+        self._receipted_from: dict[int, float] = {}
+        """Append time of the first receipt that is kept, of partitions that lost some."""
         self._chunk_bounds: tuple[int, int] | None = None
         self._rewards: dict[Place, set[str]] = {}
         self._trainer: dict[tuple[int, Place], set[str]] = {}
@@ -94,19 +66,45 @@ class Audit:
         """One feedback record, readable or not."""
         self._feedback[partition, offset] = time_ms
 
-    def trajectory(self, partition: int, offset: int, event: Trajectory | None) -> None:
+    def trajectory(
+        self, partition: int, offset: int, time_ms: int, event: Trajectory | None
+    ) -> None:
         """One trajectory record; None: unreadable."""
-        self._trajectories[partition, offset] = event.trajectory_id if event else None
+        self._trajectories[partition, offset] = event.trajectory_id if event else None, time_ms
         if event is not None:
             self._deadline.acted(partition, event.event_time_ms)
 
-    def bounds(self, partition: int, start: int, end: int) -> None:
-        """The watermarks of a partition of ``trajectories``. What fell below the lower one since it
-        was read is out of the account."""
-        self._starts[partition] = start
-        self._ends[partition] = end
-        for place in [p for p in self._trajectories if p[0] == partition and p[1] < start]:
-            del self._trajectories[place]
+    def bounds(self, topic: str, starts: Mapping[int, int], ends: Mapping[int, int]) -> None:
+        """The watermarks of ``feedback`` or ``trajectories``, by partition. What fell below the
+        lower ones since it was read is out of the account, with all that was said of it."""
+        if topic == "trajectories":
+            self._ends = dict(ends)
+        if starts == self._starts.get(topic):
+            return
+        self._starts[topic] = dict(starts)
+        if topic == "feedback":
+            self._feedback = {p: t for p, t in self._feedback.items() if self._there(topic, p)}
+            self._rewards = {p: o for p, o in self._rewards.items() if self._there(topic, p)}
+        else:
+            places = self._trajectories.items()
+            self._trajectories = {p: each for p, each in places if self._there(topic, p)}
+            self._trainer = {k: o for k, o in self._trainer.items() if self._there(topic, k[1])}
+            for version, inputs in self._inputs.items():
+                kept = {p: n for p, n in inputs.items() if self._there(topic, p)}
+                self._inputs[version] = Counter(kept)
+        letters = self._letters
+        self._letters = {at for at in letters if at[0] != topic or self._there(topic, at[1:])}
+
+    def receipts_from(self, partition: int, time_ms: float) -> None:
+        """A partition of ``receipts`` has lost those before this time. Of a subject that was there
+        by then nobody can say any more that it has none: without one it is out of the account."""
+        self._receipted_from[partition] = time_ms
+
+    def _there(self, topic: str, place: Place) -> bool:
+        return place[1] >= self._starts.get(topic, {}).get(place[0], 0)
+
+    def _forgotten(self, partition: int, time_ms: int) -> bool:
+        return time_ms <= self._receipted_from.get(partition, -1)
 
     def chunk_bounds(self, start: int, end: int) -> None:
         """The watermarks of ``model-chunks``."""
@@ -116,6 +114,8 @@ class Audit:
         """One committed receipt."""
         self._counts["read"] += 1
         place = (event.source.partition, event.source.offset)
+        if not self._there("feedback" if event.stage == "rewards" else "trajectories", place):
+            return
         if event.stage == "rewards":
             outcomes = self._rewards.setdefault(place, set())
         elif event.model in (None, self._model) and event.version is not None:
@@ -206,6 +206,8 @@ class Audit:
                 outcomes[min(found)] += 1
             elif ("feedback", *place) in self._letters:
                 outcomes["invalid"] += 1
+            elif self._forgotten(place[0], time_ms):
+                account.records -= 1
             elif self._deadline.passed(place[0], time_ms):
                 account.missing += 1
                 problems.append(_problem("no_receipt", "feedback", place))
@@ -218,10 +220,12 @@ class Audit:
         account, outcomes = Account(records=len(self._trajectories)), Counter[str]()
         decided: set[Place] = set()
         trained: dict[str, Place] = {}
-        for version, places, expired in decisions(chain, self._starts, problems):
+        starts = self._starts.get("trajectories", {})
+        for version, places, expired in decisions(chain, starts, problems):
             here = {p for p in places if p in self._trajectories}
             decided |= here
             used: set[Place] = set()
+            forgotten: set[Place] = set()
             for place in sorted(here):
                 found = self._trainer.get((version, place), set())
                 if len(found) > 1:
@@ -234,6 +238,9 @@ class Audit:
                     outcome = "stale"
                 elif ("trajectories", *place) in self._letters:
                     outcome = "dead_letter"
+                elif self._forgotten(place[0], self._trajectories[place][1]):
+                    forgotten.add(place)
+                    continue
                 else:
                     account.missing += 1
                     problems.append(_problem("no_receipt", "trajectories", place, f"v{version}"))
@@ -241,10 +248,11 @@ class Audit:
                 outcomes[outcome] += 1
                 if outcome in _USED:
                     used.add(place)
-                subject = self._trajectories[place] or ""
+                subject = self._trajectories[place][0] or ""
                 if outcome == "trained" and trained.setdefault(subject, place) != place:
                     problems.append(_problem("trained_twice", "trajectories", place, subject))
-            self._check_ledger(version, used, problems)
+            account.records -= len(forgotten)
+            self._check_ledger(version, used, forgotten, problems)
         chained = {u.version for u in chain}
         for version, place in self._trainer:
             if version in chained and place in self._trajectories and place not in decided:
@@ -258,13 +266,15 @@ class Audit:
         chained = {u.version for u in chain}
         return sum(version not in chained for version, _ in self._trainer)
 
-    def _check_ledger(self, version: int, used: set[Place], problems: list[Problem]) -> None:
+    def _check_ledger(
+        self, version: int, used: set[Place], forgotten: set[Place], problems: list[Problem]
+    ) -> None:
         inputs = {p: n for p, n in self._inputs.get(version, {}).items() if p in self._trajectories}
         for place in sorted(p for p, count in inputs.items() if count > 1):
             problems.append(_problem("trained_twice", "trajectories", place, f"v{version}"))
         for place in sorted(used - inputs.keys()):
             problems.append(_problem("not_in_ledger", "trajectories", place, f"v{version}"))
-        for place in sorted(inputs.keys() - used):
+        for place in sorted(inputs.keys() - used - forgotten):
             problems.append(_problem("not_receipted", "trajectories", place, f"v{version}"))
 
 

@@ -26,8 +26,8 @@ from tailrace.log.base import Log
 from tailrace.settings import Common
 
 if TYPE_CHECKING:
-    from tailrace.audit import Report
     from tailrace.recount import Reader
+    from tailrace.report import Report
 
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 """``float`` takes more: nan, inf, 1_000 and the digits of every script."""

@@ -11,14 +11,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
+import math
 from pathlib import Path
 
 from tailrace import topics
-from tailrace.audit import Audit, Report
+from tailrace.audit import Audit
 from tailrace.deadline import Deadline
 from tailrace.errors import InvalidRecord
 from tailrace.events import ModelUpdate, Receipt, Release, Step, Tick, Trajectory
 from tailrace.log.base import Log, LogRecord
+from tailrace.report import Report
+from tailrace.seek import records_at
 from tailrace.stream import Decoder, read_all
 from tailrace.topics import Topic, named
 from tailrace.weights.trust import Trust
@@ -58,6 +61,7 @@ class Reader:
         self._model = model
         self._prefix = prefix
         self._read_to: dict[str, dict[int, int]] = {}
+        self._receipts_from: dict[int, int] = {}
 
     def read(self) -> Audit:
         """The audit, fed with everything that is on the log now. Raises LogError; may be called
@@ -67,8 +71,10 @@ class Reader:
         for record in self._rest(topics.MODEL_UPDATES):
             self._update(record)
         fixed = {topic: self._log.ends(named(topic, self._prefix)) for topic in SUBJECTS_FIRST}
-        for partition, start in self._log.starts(named(topics.TRAJECTORIES, self._prefix)).items():
-            self._audit.bounds(partition, start, fixed[topics.TRAJECTORIES][partition])
+        for topic in (topics.FEEDBACK, topics.TRAJECTORIES):
+            starts = self._log.starts(named(topic, self._prefix))
+            self._audit.bounds(topic.name, starts, fixed[topic])
+        self._forget()
         chunks = named(topics.MODEL_CHUNKS, self._prefix)
         self._audit.chunk_bounds(self._log.starts(chunks)[0], self._log.ends(chunks)[0])
         for topic, ends in fixed.items():
@@ -89,6 +95,17 @@ class Reader:
             read_to[record.partition] = record.offset + 1
         for partition, end in ends.items():
             read_to[partition] = max(end, read_to.get(partition, 0))
+
+    def _forget(self) -> None:
+        """Say from when on receipts are there, of partitions that lost some since the last time."""
+        name = named(topics.RECEIPTS, self._prefix)
+        lows = self._log.starts(name)
+        moved = {p: low for p, low in lows.items() if low > self._receipts_from.get(p, 0)}
+        self._receipts_from = lows
+        found = records_at(self._log, [(name, p, low) for p, low in moved.items()])
+        for partition, low in moved.items():
+            first = found.get((name, partition, low))
+            self._audit.receipts_from(partition, math.inf if first is None else first.time_ms)
 
     def _update(self, record: LogRecord) -> None:
         signed = self._trust is None or self._trust.signed(record.value, record.headers)
@@ -114,7 +131,7 @@ class Reader:
             event = None
         match event:
             case Trajectory() | None if topic is topics.TRAJECTORIES:
-                self._audit.trajectory(record.partition, record.offset, event)
+                self._audit.trajectory(record.partition, record.offset, record.time_ms, event)
             case Receipt():
                 self._audit.receipt(event)
             case Step():

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from tailrace import events, ids, topics
-from tailrace.audit import Report, read
+from tailrace.audit import read
 from tailrace.deadline import Deadline
 from tailrace.log.base import Position
 from tailrace.log.memory import MemoryLog
+from tailrace.report import Report
 from tailrace.stream import Writer, publish_schemas
 from tailrace.weights.trust import Signer
 from tailrace.wire import Wire
