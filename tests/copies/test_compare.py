@@ -6,6 +6,7 @@ from msgspec.structs import replace
 import pytest
 
 from tailrace import events, ids, topics
+from tailrace.compare.account import Account
 from tailrace.estimates import paired
 from tailrace.log.memory import MemoryLog
 from tailrace.stream import Decoder, Writer, read_all
@@ -123,3 +124,23 @@ def test_of_a_time_the_trajectories_that_began_then_count(
     within = [t for t in made.values() if since <= ids.turn_time_ms(t.interaction_id) < until]
     assert 0 < len(within) < len(made) and part["records"] == [len(within)] * 2
     assert part["changes"] == {"trained -> stale": len(within)}
+
+
+def test_what_is_repeated_says_nothing_of_what_was_trained() -> None:
+    account = Account()
+    for subject, outcome, version in (
+        ("t", "trained", 1),
+        ("t", "duplicate", 2),
+        ("", "dead_letter", 1),
+        ("u", "duplicate", 2),
+    ):
+        receipt = events.Receipt(
+            subject_id=subject,
+            stage="trainer",
+            model="m",
+            event_time_ms=1,
+            outcome=outcome,
+            version=version,
+        )
+        account.take(receipt, "m")
+    assert account.trained == {"t": "trained"}

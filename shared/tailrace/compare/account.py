@@ -70,6 +70,8 @@ class Account:
             case Receipt(stage="trainer") if record.model in (None, model):
                 if self._counted is not None and record.subject_id not in self._counted:
                     return
+                if record.outcome == "duplicate" or not record.subject_id:
+                    return  # of what was decided before, under this id; of what could not be read
                 version = -1 if record.version is None else record.version
                 if version >= self._trained.get(record.subject_id, (-1, ""))[0]:
                     self._trained[record.subject_id] = (version, record.outcome)
