@@ -12,6 +12,7 @@ import pytest
 from tailrace import topics
 from tailrace.export.choice import Choice
 from tailrace.export.command import exported
+from tailrace.export.pairs import Pairs, Texts
 from tailrace.export.source import Source
 from tailrace.settings import Common
 from tests.copies.answers import NOW_MS, Answers
@@ -176,6 +177,47 @@ def test_pairs_come_of_preferences_edits_and_groups(tmp_path: Path, form: str) -
     assert found["rows"] == 3 and found["left_out"] == {"other_prompt": 1} and len(same) == 2
     less = export(answers, tmp_path / "less", form, margin=0.8)
     assert less["rows"] == 2
+
+
+def test_an_older_revision_that_comes_again_replaces_nothing(tmp_path: Path) -> None:
+    answers = Answers()
+    two = answers.turn()
+    first = answers.add(two, text="Old.", choice=0, reward=0.0)
+    newer = answers.revise(first, text="New.", reward=1.0)
+    answers.add(two, text="Other.", choice=1, reward=0.5)
+    refused = answers.add(two, text="Was good.", choice=2, reward=2.0)
+    answers.revise(refused, learn=False)
+    for again, reward in ((first, 0.0), (refused, 2.0)):
+        answers.add(two, text="Again.", choice=again.choice, reward=reward)
+    export(answers, tmp_path / "set", "dpo")
+    (row,) = rows(tmp_path / "set")
+    assert (row["chosen_id"], row["chosen"]) == (newer.trajectory_id, said("New."))
+    assert row["rejected"] == said("Other.")
+
+
+@pytest.mark.parametrize("shard_rows", [1, 2, 9])
+def test_pairs_are_written_as_they_are_made(tmp_path: Path, shard_rows: int) -> None:
+    answers = Answers()
+    for number in range(4):
+        answers.add(edit=f"{number}!", text=f"{number}.")
+    found = export(answers, tmp_path / "set", "dpo", shard_rows=shard_rows)
+    assert found["rows"] == len(rows(tmp_path / "set")) == 4
+    files = sorted((tmp_path / "set" / "data").iterdir())
+    assert len(files) == -(-4 // shard_rows)
+    empty = export(Answers(), tmp_path / "empty", "dpo", shard_rows=shard_rows)
+    assert empty["rows"] == 0 and len(list((tmp_path / "empty" / "data").iterdir())) == 1
+
+
+def test_of_what_is_in_a_pair_its_texts_alone_are_kept() -> None:
+    answers = Answers()
+    pairs = Pairs(Choice(), 0.0)
+    pairs.see(one := answers.add(edit="Lyon."))
+    texts = Texts(pairs)
+    texts.take(one)
+    (kept,) = texts._found.values()
+    assert kept.content is not None and kept.content.messages is not None
+    assert not kept.content.token_ids and not kept.content.logprobs and not kept.weight_versions
+    assert [row["chosen"] for row in texts.rows()] == [said("Lyon.")]
 
 
 def test_bounds_of_rewards_are_those_of_the_chosen_answer(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """Which two answers are held against each other: a chosen one and a rejected one.
 
 In: all trajectories twice. :meth:`Pairs.see` takes what pairs are made by, :meth:`Pairs.rows` the
-texts of those that are in one. Pure; every answer seen is in memory, without its texts.
+texts of those that are in one. Pure; every answer seen is in memory without its texts, those of
+a pair with them.
 
 By what a pair is made:
 
@@ -19,7 +20,7 @@ from collections.abc import Iterator
 import msgspec
 
 from tailrace import ids
-from tailrace.events import Trajectory
+from tailrace.events import Trajectory, TrajectoryContent
 from tailrace.export import texts
 from tailrace.export.choice import Choice
 from tailrace.export.layouts import Row
@@ -43,11 +44,13 @@ class Pairs:
         """``margin``: by how much the rewards of a pair must differ, where it is by reward."""
         self._choice, self._margin = choice, margin
         self._seen: dict[str, Seen] = {}
-        self._texts: dict[str, tuple[list[texts.Message], list[texts.Message]] | str] = {}
+        self._revisions: dict[str, int] = {}
         self.left_out: Counter[str] = Counter()
 
     def see(self, one: Trajectory) -> None:
-        """A trajectory that the choice takes, in log order: a later revision replaces it."""
+        """A trajectory that the choice takes: a later revision replaces it."""
+        if not self._newest(one):
+            return
         group = one.interaction_id
         if one.group_id is not None:  # of its session, as trainers take it
             group = f"{one.interaction_id.rpartition('~')[0]} {one.group_id}"
@@ -61,7 +64,14 @@ class Pairs:
 
     def forget(self, one: Trajectory) -> None:
         """A revision that the choice refuses: what it replaces counts no more."""
-        self._seen.pop(ids.answer(one.interaction_id, one.choice), None)
+        if self._newest(one):
+            self._seen.pop(ids.answer(one.interaction_id, one.choice), None)
+
+    def _newest(self, one: Trajectory) -> bool:
+        """Whether no later revision came yet: after a crash an older one may come again."""
+        name = ids.answer(one.interaction_id, one.choice)
+        self._revisions[name] = max(one.revision, self._revisions.get(name, 0))
+        return one.revision == self._revisions[name]
 
     def pairs(self) -> dict[tuple[str, str], str]:
         """Chosen and rejected answer, and by what; a demonstration is above the answer itself."""
@@ -113,7 +123,7 @@ class Texts:
         """A trajectory, again."""
         name = ids.answer(one.interaction_id, one.choice)
         if name in self._wanted and self._pairs.wanted(one):
-            self._found[name] = one
+            self._found[name] = _slim(one)
 
     def rows(self) -> Iterator[Row]:
         """All pairs that are conversations of texts."""
@@ -149,3 +159,21 @@ class Texts:
             "rejected_id": worse.trajectory_id,
             "by": by,
         }
+
+
+def _slim(one: Trajectory) -> Trajectory:
+    """What a row is made of: texts, and what says whether they may be."""
+    content = one.content and TrajectoryContent(
+        messages=one.content.messages,
+        message=one.content.message,
+        demonstration=one.content.demonstration,
+    )
+    return Trajectory(
+        trajectory_id=one.trajectory_id,
+        interaction_id=one.interaction_id,
+        event_time_ms=one.event_time_ms,
+        reward=one.reward,
+        untrainable=one.untrainable,
+        error=one.error,
+        content=content,
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -115,10 +116,9 @@ def pairs(
     texts = Texts(found)
     for one in source(Counter()):
         texts.take(one)
-    made = list(texts.rows())
+    made = texts.rows()
     shards = Shards(folder)
-    for start in range(0, max(len(made), 1), shard_rows):
-        some = made[start : start + shard_rows]
+    while (some := list(islice(made, shard_rows))) or not shards.written:
         names = [f"{row['chosen_id']}/{row['rejected_id']}/{row['by']}" for row in some]
         shards.tables([layouts.table(form, some)], names)
     rows = shards.settle()
