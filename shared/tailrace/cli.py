@@ -1,8 +1,9 @@
 """The ``tailrace`` command. Each sub-command imports what it needs when it runs.
 
 ``demo``, ``up``, ``reward try`` and ``replay --train`` need a checkout (the services are not in the
-wheel); everything else works from the wheel alone, against any broker. Exit codes: 0; 1 what was
-asked could not be done or an audit found something; 2 wrong usage or settings.
+wheel); everything else works from the wheel alone, against any broker with a plaintext listener.
+Exit codes: 0; 1 what was asked could not be done or an audit found something; 2 wrong usage or
+settings.
 """
 
 from __future__ import annotations

@@ -104,7 +104,7 @@ class Traces:
             from opentelemetry.sdk.trace.export import BatchSpanProcessor
         except ImportError as error:
             raise SettingsError(
-                f"otlp_endpoint: needs pip install tailrace[traces]: {error}"
+                f"otlp_endpoint: needs pip install 'tailrace[traces]': {error}"
             ) from None
         # Not the process's own provider: who imports tailrace may have one.
         self._provider = TracerProvider(
