@@ -17,12 +17,12 @@ import time
 from prometheus_client import Counter
 
 from tailrace import events, ids, schemas, topics
-from tailrace.errors import InvalidRecord, LogError, MissingTopic, UnknownSchema
+from tailrace.ends import to_ends
+from tailrace.errors import InvalidRecord, MissingTopic, UnknownSchema
 from tailrace.log.base import Headers, Log, LogRecord, Position, Producer
 from tailrace.topics import MAX_RECORD_BYTES, Topic, named
 from tailrace.wire import Wire
 
-_READ_TIMEOUT_S = 60.0
 _DEAD_LETTER_ROOM_BYTES = 64 * 1024
 """Left beside what is kept of a record for a dead letter's own headers."""
 _AGAIN_S = 0.1
@@ -280,7 +280,7 @@ def read_all(
     """Every record of a topic from ``starts`` (default: the low watermarks) to ``ends`` (default:
     now).
 
-    In order within a partition. Raises LogError when nothing comes for a minute before the end.
+    In order within a partition. Raises LogError when it stalls, see :mod:`tailrace.ends`.
     """
     low = log.starts(topic)
     ends = log.ends(topic) if ends is None else ends
@@ -291,17 +291,7 @@ def read_all(
     consumer = log.consumer(committed_only=committed_only)
     try:
         consumer.assign({(topic, p): at[p] for p in open_partitions})
-        waited_s = 0.0
-        while open_partitions:
-            records = consumer.poll(0.5)
-            for record in records:
-                if record.offset < ends[record.partition]:
-                    yield record
-            waited_s = 0.0 if records else waited_s + 0.5
-            open_partitions = {p for p in open_partitions if consumer.position(topic, p) < ends[p]}
-            if waited_s > _READ_TIMEOUT_S and open_partitions:
-                raise LogError(
-                    f"{topic}: partitions {sorted(open_partitions)} do not reach their ends"
-                )
+        for records in to_ends(consumer, {(topic, p): ends[p] for p in open_partitions}):
+            yield from (r for r in records if r.offset < ends[r.partition])
     finally:
         consumer.close()

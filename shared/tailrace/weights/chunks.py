@@ -10,8 +10,8 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 import io
-import time
 
+from tailrace.ends import to_ends
 from tailrace.errors import LogError, UpdateRefused
 from tailrace.events import Chunks
 from tailrace.log.base import Consumer, Log, Position, Producer
@@ -20,7 +20,6 @@ from tailrace.topics import MAX_CHUNK_BYTES
 _CHUNKS_IN_FLIGHT = 16
 _CHUNKS_A_POLL = 8
 _ACK_TIMEOUT_S = 60.0
-_STALL_S = 60.0
 
 
 def append(producer: Producer, topic: str, stream: bytes, *, key: bytes, version: int) -> Chunks:
@@ -96,9 +95,8 @@ class ChunkReader:
         heard: Callable[[int], None],
     ) -> bytes:
         stream = io.BytesIO()
-        last_s = time.monotonic()
-        while wanted:
-            records = consumer.poll(0.5, _CHUNKS_A_POLL)
+        end = {(self._topic, partition): max(wanted) + 1}
+        for records in to_ends(consumer, end, max_records=_CHUNKS_A_POLL):
             for record in records:
                 if record.offset not in wanted:
                     continue
@@ -110,11 +108,6 @@ class ChunkReader:
                 if stream.tell() > size_bytes:
                     raise UpdateRefused("corrupt", f"more than its {size_bytes} bytes")
                 heard(len(record.value))
-            at = consumer.position(self._topic, partition)
-            if wanted and min(wanted) < at:
-                raise UpdateRefused("truncated", f"the chunk at {min(wanted)} is gone")
-            now_s = time.monotonic()
-            last_s = now_s if records else last_s
-            if now_s - last_s > _STALL_S:
-                raise LogError(f"{self._topic}: nothing at offset {at} for {_STALL_S} s")
+        if wanted:
+            raise UpdateRefused("truncated", f"the chunk at {min(wanted)} is gone")
         return stream.getvalue()

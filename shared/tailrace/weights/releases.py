@@ -8,11 +8,11 @@ In: the ``releases`` topic, committed. What a release means for the versions tha
 from __future__ import annotations
 
 import logging
-import time
 
 from prometheus_client import Counter
 
 from tailrace import topics
+from tailrace.ends import to_ends
 from tailrace.errors import InvalidRecord, LogError
 from tailrace.events import Release
 from tailrace.log.base import Consumer, Log, LogRecord
@@ -26,8 +26,6 @@ SKIPPED = Counter(
     "tailrace_weights_releases_skipped", "Releases that could not be read, by reason", ["reason"]
 )
 
-_STALL_S = 90.0
-"""Longer than the broker keeps the transaction of a desk that died open: 60 s."""
 _REFUSED = "refused: "
 
 
@@ -66,12 +64,12 @@ class Releases:
             end = self._log.ends(self._topic)[0]
             self._consumer = self._log.consumer(committed_only=True)
             self._consumer.assign({(self._topic, 0): self._log.starts(self._topic)[0]})
-            deadline = time.monotonic() + _STALL_S
-            while self._consumer.position(self._topic, 0) < end:
-                found += self._take(self._consumer.poll(0.2))
-                if time.monotonic() > deadline:
-                    self.close()
-                    raise LogError(f"{self._topic}: offset {end} is not reached")
+            try:
+                for records in to_ends(self._consumer, {(self._topic, 0): end}):
+                    found += self._take(records)
+            except LogError:
+                self.close()
+                raise
         return found + self._take(self._consumer.poll(0.0 if found else timeout_s))
 
     def add(self, release: Release) -> None:

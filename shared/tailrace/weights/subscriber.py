@@ -21,7 +21,8 @@ from typing import NamedTuple
 from prometheus_client import Counter
 
 from tailrace import topics
-from tailrace.errors import InvalidRecord, LogError, UpdateRefused
+from tailrace.ends import to_ends
+from tailrace.errors import InvalidRecord, UpdateRefused
 from tailrace.events import ModelUpdate
 from tailrace.log.base import Consumer, Log, LogRecord
 from tailrace.stream import Decoder
@@ -40,7 +41,6 @@ UPDATES_REFUSED = Counter(
     "tailrace_weights_updates_refused", "Updates that did not verify, by reason", ["reason"]
 )
 
-_STALL_S = 60.0
 _SAY_S = 5.0
 
 
@@ -94,8 +94,11 @@ class Subscriber:
             self._manifests = self._log.consumer(committed_only=True)
             start = self._log.starts(self._updates_topic)[0]
             self._manifests.assign({(self._updates_topic, 0): start})
+        return self._heard(self._manifests.poll(timeout_s))
+
+    def _heard(self, records: list[LogRecord]) -> list[ModelUpdate]:
         found = []
-        for record in self._manifests.poll(timeout_s):
+        for record in records:
             if record.key != self._model.encode():
                 continue
             try:
@@ -112,11 +115,8 @@ class Subscriber:
         found = self.poll(0)
         assert self._manifests is not None
         end = self._log.ends(self._updates_topic)[0]
-        deadline = time.monotonic() + _STALL_S
-        while self._manifests.position(self._updates_topic, 0) < end:
-            found += self.poll(0.2)
-            if time.monotonic() > deadline:
-                raise LogError(f"{self._updates_topic}: offset {end} is not reached")
+        for records in to_ends(self._manifests, {(self._updates_topic, 0): end}):
+            found += self._heard(records)
         return found
 
     def fetch(
