@@ -1,7 +1,8 @@
-"""The pictures of README, from a real run: ``python -m tests.browser.pictures [--minutes M]``.
+"""The pictures of README and docs/dashboard.md: ``python -m tests.browser.pictures``.
 
-Starts ``tailrace demo`` (or looks at a page that is already there, ``--url``), waits until people
-have taught it something, and leaves ``docs/dashboard-*.png``. Needs chromium.
+Starts ``tailrace demo`` (or looks at a page that is already there, ``--url``), talks with its
+model, waits until people have taught it something, and leaves ``docs/dashboard-*.png``. Further
+options are the demo's (``--minutes``, ``--rate``). Needs chromium.
 """
 
 from __future__ import annotations
@@ -17,23 +18,22 @@ import tempfile
 import time
 import tomllib
 
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Locator, Page, expect, sync_playwright
 
 from tests.rewards.worker import CHECKOUT
 
 DOCS = CHECKOUT / "docs"
 START_S = 300.0
 DRAIN_S = 240.0
-ENOUGH = 8
-"""Versions by which there is something to see."""
+ANSWER_S = 120.0
 
 
 @contextmanager
-def demo(minutes: float) -> Iterator[str]:
-    """The page of a demo that runs."""
+def demo(options: list[str]) -> Iterator[str]:
+    """The page of a demo that runs, at most eight minutes if the options do not say how long."""
     with tempfile.TemporaryDirectory() as folder:
         settings = Path(folder) / "state" / "settings.toml"
-        command = [sys.executable, "-m", "tailrace.cli", "demo", "--minutes", str(minutes)]
+        command = [sys.executable, "-m", "tailrace.cli", "demo", "--minutes", "8", *options]
         command += ["--state-dir", str(settings.parent), "--json"]
         with subprocess.Popen(command, cwd=CHECKOUT, stdout=subprocess.DEVNULL) as running:
             try:
@@ -55,7 +55,7 @@ def _address(settings: Path, running: subprocess.Popen[bytes]) -> str:
 
 
 def _opened(page: Page, url: str) -> None:
-    """Once the page answers, and enough versions are there."""
+    """Once the page answers, and an engine serves."""
     until = time.monotonic() + START_S
     while True:
         try:
@@ -65,32 +65,41 @@ def _opened(page: Page, url: str) -> None:
             if time.monotonic() > until:
                 raise
             time.sleep(1.0)
+    serving = page.locator(".lamp[data-name='serving'] .more")
+    expect(serving).to_contain_text("on ", timeout=START_S * 1000)
+
+
+def _versions(page: Page, many: int) -> None:
+    """Once so many were made from the first."""
     page.wait_for_function(
-        "(enough) => document.querySelectorAll('.versions tbody tr').length >= enough",
-        arg=ENOUGH,
+        "(many) => document.querySelectorAll('.versions tbody tr').length > many",
+        arg=many,
         timeout=600_000,
     )
 
 
-def talk(page: Page, url: str) -> str:
-    """Ask, like, and see it joined: the interaction."""
-    page.goto(f"{url}/#talk")
-    answer = page.locator(".turn.answer")
-    for number, question in enumerate(("Why is the sky blue?", "What is a tailrace?")):
-        page.locator("#question").fill(question)
-        page.locator("#question").press("Enter")
-        expect(answer.nth(number)).to_have_attribute("aria-busy", "false", timeout=60_000)
-        answer.nth(number).get_by_role("button", name="Good").click()
-    first = answer.first.locator(".stations")
-    expect(first).to_contain_text("serving since", timeout=180_000)
-    page.locator("#question").fill("Why is the sky blue?")
+def ask(page: Page, question: str) -> Locator:
+    """Its answer, once it is whole."""
+    page.locator("#question").fill(question)
     page.locator("#question").press("Enter")
-    expect(answer.nth(2)).to_have_attribute("aria-busy", "false", timeout=60_000)
-    return str(answer.first.get_attribute("data-interaction"))
+    answer = page.locator(".turn.answer").last
+    expect(answer).to_have_attribute("aria-busy", "false", timeout=ANSWER_S * 1000)
+    return answer
 
 
-def take(url: str, folder: Path) -> list[Path]:
-    """All pictures of a running system."""
+def talk(page: Page, url: str) -> Locator:
+    """Ask, and like what was answered: the first answer."""
+    page.goto(f"{url}/#talk")
+    page.locator(".terms summary").click()
+    page.get_by_label("most tokens").fill("40")
+    page.locator(".terms summary").click()
+    for question in ("Why is the sky blue?", "What is a tailrace?"):
+        ask(page, question).get_by_role("button", name="Good").click()
+    return page.locator(".turn.answer").first
+
+
+def take(url: str, folder: Path, enough: int) -> list[Path]:
+    """All pictures of a running system, once it trained so many versions."""
     made: list[Path] = []
 
     def keep(page: Page, name: str, *, whole: bool = False) -> None:
@@ -101,14 +110,11 @@ def take(url: str, folder: Path) -> list[Path]:
         browser = playwright.chromium.launch(
             executable_path=shutil.which("chromium"), args=["--no-sandbox"]
         )
-        desk = browser.new_page(viewport={"width": 1440, "height": 1240})
+        desk = browser.new_page(viewport={"width": 1280, "height": 1100})
         desk.set_default_timeout(30_000)
         _opened(desk, url)
-        interaction = talk(desk, url)
-        keep(desk, "talk")
-        desk.goto(f"{url}/#why/interaction/{interaction}")
-        expect(desk.locator(".rail > li.there")).to_have_count(6, timeout=60_000)
-        keep(desk, "why", whole=True)
+        answer = talk(desk, url)
+        _versions(desk, enough)
         desk.goto(f"{url}/#now")
         expect(desk.locator(".versions .plot rect").first).to_be_visible()
         keep(desk, "now")
@@ -116,6 +122,14 @@ def take(url: str, folder: Path) -> list[Path]:
         phone.goto(url)
         expect(phone.locator(".people .plot path").first).to_be_visible()
         keep(phone, "phone")
+        desk.goto(f"{url}/#talk")
+        expect(answer.locator(".stations")).to_contain_text("serving since", timeout=START_S * 1000)
+        ask(desk, "Why is the sky blue?")
+        keep(desk, "talk")
+        interaction = answer.get_attribute("data-interaction")
+        desk.goto(f"{url}/#why/interaction/{interaction}")
+        expect(desk.locator(".rail > li.there")).to_have_count(6, timeout=60_000)
+        keep(desk, "why", whole=True)
         browser.close()
     return made
 
@@ -124,14 +138,14 @@ def main() -> int:
     """The exit code."""
     parser = argparse.ArgumentParser(description="Pictures of the dashboard.")
     parser.add_argument("--url", help="a dashboard that runs; else a demo is started")
-    parser.add_argument("--minutes", type=float, default=8.0, help="of the demo (8)")
+    parser.add_argument("--versions", type=int, default=8, help="to wait for (8)")
     parser.add_argument("--out", type=Path, default=DOCS)
-    given = parser.parse_args()
+    given, options = parser.parse_known_args()
     if given.url:
-        made = take(given.url.rstrip("/"), given.out)
+        made = take(given.url.rstrip("/"), given.out, given.versions)
     else:
-        with demo(given.minutes) as url:
-            made = take(url, given.out)
+        with demo(options) as url:
+            made = take(url, given.out, given.versions)
     print("\n".join(str(path) for path in made))
     return 0
 
