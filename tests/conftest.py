@@ -35,6 +35,16 @@ if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
     os.environ.setdefault("PYTHONPYCACHEPREFIX", str(CACHE_DIR / "bytecode"))
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where tests run two at a time (``-n 2``): a file's on one worker, and whatever has a vLLM on
+    one, for two of them take turns on two cores until their time-outs."""
+    for item in items:
+        alone = item.get_closest_marker("e2e") is not None
+        file = f"{item.path.parent.name}/{item.path.stem}"
+        item.add_marker(pytest.mark.xdist_group("vllm" if alone else file))
+
+
 class Process:
     """A server of the test run: its command line, its log, kill and start again."""
 

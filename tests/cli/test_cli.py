@@ -40,12 +40,15 @@ def _command(*arguments: str, cwd: Path, **environment: str) -> subprocess.Compl
 def test_help_comes_at_once(tmp_path: Path) -> None:
     took_s = []
     for _ in range(3):
-        start_s = time.perf_counter()
+        start = os.times()
         done = _command("--help", cwd=tmp_path)
-        took_s.append(time.perf_counter() - start_s)
+        end = os.times()
+        took_s.append(
+            end.children_user - start.children_user + end.children_system - start.children_system
+        )
         assert done.returncode == 0
     assert "audit" in done.stdout
-    assert min(took_s) < 0.5
+    assert min(took_s) < 0.5  # of its own: others may be at work on the machine
 
 
 def test_importing_the_library_is_quick_and_slim() -> None:

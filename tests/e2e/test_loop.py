@@ -171,7 +171,7 @@ def test_an_answer_becomes_a_better_answer_and_all_is_accounted_for(
     kafka = KafkaLog(system.addresses.kafka)
     report = _until("a settled account", lambda: _settled(kafka))
     assert report.ok, audit.in_words(report)
-    assert report.trajectories.outcomes["trained"] >= 8
+    assert report.trajectories.outcomes["trained"] >= 4  # the fewest that make a step here
 
     # Each answer that a user judged was judged by the grader too, and both made its reward.
     newest: dict[str, Trajectory] = {}

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import httpx
+import pytest
 
 from services.rollouts.share import Load, load_of
 from tailrace import packing, topics
@@ -15,6 +16,8 @@ from tests.engine.real import Models, RealVllm, distance
 from tests.gateway.fakevllm import wait_until
 from tests.rollouts.scene import line, write
 from tests.rollouts.stage import Stage
+
+pytestmark = pytest.mark.e2e
 
 
 def test_what_it_records_is_what_vllm_sampled(
