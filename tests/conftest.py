@@ -12,10 +12,12 @@ import os
 from pathlib import Path
 import signal
 import subprocess
+from typing import Any
 import uuid
 
 import hypothesis
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from services.local import broker as kafka
 from services.local import jars
@@ -35,14 +37,17 @@ if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
     os.environ.setdefault("PYTHONPYCACHEPREFIX", str(CACHE_DIR / "bytecode"))
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where tests run two at a time (``-n 2``): a file's on one worker, and whatever has a vLLM on
-    one, for two of them take turns on two cores until their time-outs."""
-    for item in items:
-        alone = item.get_closest_marker("e2e") is not None
-        file = f"{item.path.parent.name}/{item.path.stem}"
-        item.add_marker(pytest.mark.xdist_group("vllm" if alone else file))
+class Places(LoadScopeScheduling):
+    """Where tests run two at a time (``-n 2``): a file's on one worker, and those with a vLLM on
+    one too: two of them would take turns on two cores until their time-outs."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file: str = nodeid.partition("::")[0]
+        return "vllm" if file.startswith(("tests/engine/", "tests/e2e/")) else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Places:
+    return Places(config, log)
 
 
 class Process:
