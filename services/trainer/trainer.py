@@ -235,7 +235,9 @@ class Trainer:
         """Train what is there, and leave nothing undecided. Returns whether a step was taken."""
         self._drain_ends = None
         stepped = False
-        while left := self._intake.take(self._settings.batch_answers, whole=False):
+        while not self.withdrawn and (
+            left := self._intake.take(self._settings.batch_answers, whole=False)
+        ):
             if len(left) < _DRAIN_ANSWERS:
                 self._settle(left, "filtered", "too_few")
                 continue

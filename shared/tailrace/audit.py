@@ -95,9 +95,9 @@ class Audit:
         letters = self._letters
         self._letters = {at for at in letters if at[0] != topic or self._there(topic, at[1:])}
 
-    def receipts_from(self, partition: int, time_ms: float) -> None:
+    def receipts_from(self, partition: int, time_ms: int) -> None:
         """A partition of ``receipts`` has lost those before this time. Of a subject that was there
-        by then nobody can say any more that it has none: without one it is out of the account."""
+        by then nobody can say any more that it has none: without one it is ``forgotten``."""
         self._receipted_from[partition] = time_ms
 
     def _there(self, topic: str, place: Place) -> bool:
@@ -207,7 +207,7 @@ class Audit:
             elif ("feedback", *place) in self._letters:
                 outcomes["invalid"] += 1
             elif self._forgotten(place[0], time_ms):
-                account.records -= 1
+                account.forgotten += 1
             elif self._deadline.passed(place[0], time_ms):
                 account.missing += 1
                 problems.append(_problem("no_receipt", "feedback", place))
@@ -251,7 +251,7 @@ class Audit:
                 subject = self._trajectories[place][0] or ""
                 if outcome == "trained" and trained.setdefault(subject, place) != place:
                     problems.append(_problem("trained_twice", "trajectories", place, subject))
-            account.records -= len(forgotten)
+            account.forgotten += len(forgotten)
             self._check_ledger(version, used, forgotten, problems)
         chained = {u.version for u in chain}
         for version, place in self._trainer:
@@ -301,6 +301,7 @@ def in_words(report: Report) -> list[str]:
     for name, account in (("feedback", report.feedback), ("trajectories", report.trajectories)):
         parts = [f"{outcome} {count}" for outcome, count in account.outcomes.items()]
         parts += [f"in flight {account.in_flight}", f"missing {account.missing}"]
+        parts += [f"forgotten {account.forgotten}"] if account.forgotten else []
         lines.append(f"{name}: {account.records} records = {' + '.join(parts)}")
     for problem in report.problems[:_SHOWN]:
         where = problem.where

@@ -9,10 +9,10 @@ before their receipts, then it is all read: so a report never misses what the lo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
-import math
 from pathlib import Path
+import time
 
 from tailrace import topics
 from tailrace.audit import Audit
@@ -50,9 +50,11 @@ class Reader:
         prefix: str = "",
         deadline: Deadline | None = None,
         trust: Iterable[Path | str] = (),
+        wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         """``trust``: files of public keys; none: signatures are not looked at. Raises SettingsError
         for a key file that is none."""
+        self._wall_ms = wall_ms
         self._audit = Audit(model, deadline or Deadline())
         self._log = log
         self._decoder = Decoder(log, wire, prefix=prefix)
@@ -97,15 +99,23 @@ class Reader:
             read_to[partition] = max(end, read_to.get(partition, 0))
 
     def _forget(self) -> None:
-        """Say from when on receipts are there, of partitions that lost some since the last time."""
+        """Say up to when receipts may be gone, of partitions that lost some since the last time: to
+        the first one that is kept, and where none is, by the time for which the log keeps them."""
         name = named(topics.RECEIPTS, self._prefix)
-        lows = self._log.starts(name)
-        moved = {p: low for p, low in lows.items() if low > self._receipts_from.get(p, 0)}
-        self._receipts_from = lows
-        found = records_at(self._log, [(name, p, low) for p, low in moved.items()])
-        for partition, low in moved.items():
-            first = found.get((name, partition, low))
-            self._audit.receipts_from(partition, math.inf if first is None else first.time_ms)
+        known = self._receipts_from
+        moved = [
+            (name, p, low) for p, low in self._log.starts(name).items() if low > known.get(p, 0)
+        ]
+        if not moved:
+            return
+        found, kept_ms = records_at(self._log, moved), self._log.retention_ms(name)
+        for spot in moved:
+            _, partition, low = spot
+            if spot in found:
+                self._audit.receipts_from(partition, found[spot].time_ms)
+            elif kept_ms is not None:
+                self._audit.receipts_from(partition, self._wall_ms() - kept_ms)
+            known[partition] = low
 
     def _update(self, record: LogRecord) -> None:
         signed = self._trust is None or self._trust.signed(record.value, record.headers)
@@ -143,12 +153,14 @@ class Reader:
 
 
 def in_a_line(report: Report, now_ms: int) -> str:
-    """The report of one moment: in = outcomes + in flight + missing, of both accounts."""
+    """The report of one moment: in = outcomes + in flight + missing (+ forgotten), of both
+    accounts."""
     clock = datetime.fromtimestamp(now_ms / 1000, UTC).strftime("%H:%M:%S")
     accounts = []
     for name, account in (("feedback", report.feedback), ("trajectories", report.trajectories)):
         said = [f"{outcome} {count}" for outcome, count in account.outcomes.items()]
         said += [f"in flight {account.in_flight}", f"missing {account.missing}"]
+        said += [f"forgotten {account.forgotten}"] if account.forgotten else []
         accounts.append(f"{name} {account.records} = {' + '.join(said)}")
     problems = f"{len(report.problems)} problems" if report.problems else "balanced"
     return "; ".join([f"{clock} head {report.head}", *accounts, problems])

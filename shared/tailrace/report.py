@@ -8,16 +8,18 @@ from tailrace.chain import Problem
 
 
 class Account(msgspec.Struct, kw_only=True):
-    """In = sum of outcomes + in flight + missing."""
+    """In = sum of outcomes + in flight + missing + forgotten."""
 
     records: int = 0
     outcomes: dict[str, int] = {}
     in_flight: int = 0
     missing: int = 0
+    forgotten: int = 0
+    """Without a receipt, and so old that theirs may have expired before them."""
 
     @property
     def unaccounted(self) -> int:
-        return self.records - sum(self.outcomes.values()) - self.in_flight
+        return self.records - sum(self.outcomes.values()) - self.in_flight - self.forgotten
 
 
 class Report(msgspec.Struct, kw_only=True):

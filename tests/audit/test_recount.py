@@ -17,7 +17,13 @@ from tests.audit.history import MODEL, History, kinds
 
 def reader_of(history: History, log: MemoryLog | None = None) -> Reader:
     deadline = Deadline(ticked_s=60.0)
-    return Reader(log or history.log, history.wire, model=MODEL, deadline=deadline)
+    return Reader(
+        log or history.log,
+        history.wire,
+        model=MODEL,
+        deadline=deadline,
+        wall_ms=lambda: history.now_ms,
+    )
 
 
 def test_what_is_in_flight_shrinks_to_nothing() -> None:

@@ -37,7 +37,7 @@ PROBE = [{"role": "user", "content": "Why is the sky blue?"}]
 SPEC = """
 wait_s = 2
 late = "correct"
-orphan_s = 5
+orphan_s = 60
 clip = [-1.0, 1.0]
 [metrics.thumbs]
 true = 1.0

@@ -12,6 +12,7 @@ from tailrace.events import ModelUpdate, Range, Release
 from tailrace.log.base import LogRecord
 from tailrace.log.memory import MemoryConsumer, MemoryLog
 from tailrace.stream import Writer
+from tailrace.wire import MARKER
 from tests.weights.conftest import MODEL, Channel
 from tests.weights.models import model, trained
 
@@ -101,6 +102,25 @@ def test_a_log_that_is_away_after_the_commit_does_not_end_the_trainer() -> None:
         channel.keyframe(publisher, 4, model(4), update)
         assert publisher.retained(2) and not publisher.retained(1), "deleted the next time"
         channel.close()
+
+
+@pytest.mark.parametrize(("topic", "read"), [(topics.RELEASES, 1), (topics.MODEL_UPDATES, 3)])
+def test_a_record_that_could_not_be_read_now_is_read_the_next_time(
+    topic: topics.Topic, read: int
+) -> None:
+    log = WatchedLog()
+    channel = Channel(log, "")
+    publisher = channel.publisher()
+    update = channel.keyframe(publisher, 0, model())
+    of_a_newer_schema = MARKER + b"unknown." + b"\0"
+    log.producer().append(topic.name, of_a_newer_schema, key=b"other", partition=0)
+    log.away.add(topics.SCHEMAS.name)
+    update = channel.keyframe(publisher, 1, model(1), update)
+    log.away.clear()
+    log.read.clear()
+    channel.keyframe(publisher, 2, model(2), update)
+    assert log.read[topic.name] == read
+    channel.close()
 
 
 def test_a_publisher_walks_its_chain_where_it_begins_alone(

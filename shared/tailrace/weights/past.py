@@ -111,10 +111,11 @@ class Manifests:
         return self._trust is not None and self._trust.signed(record.value, record.headers)
 
     def _read(self) -> Iterator[LogRecord]:
-        """What came since the last time."""
+        """What came since the last time. A record is read once the next one is asked for, so a
+        look that breaks off is gone on with."""
         for record in read_all(self._log, self._topic, starts=self._read_to, committed_only=True):
-            self._read_to[record.partition] = record.offset + 1
             yield record
+            self._read_to[record.partition] = record.offset + 1
 
     def _decoded(self, record: LogRecord) -> ModelUpdate | InvalidRecord | None:
         """A manifest of the model; None: it is another's, and remembered."""

@@ -148,7 +148,6 @@ class Retention:
         for record in read_all(
             self._log, self._releases, starts=self._read_to, committed_only=True
         ):
-            self._read_to[record.partition] = record.offset + 1
             with contextlib.suppress(InvalidRecord):
                 release = self._decoder.decode(record)
                 assert isinstance(release, Release)
@@ -156,4 +155,6 @@ class Retention:
                 kinds["newest"] = release
                 if release.mode != "pin":
                     kinds["followed"] = release
+            # Not before: the broker may not answer the decoder, and this is asked again then.
+            self._read_to[record.partition] = record.offset + 1
         return {model: list(kinds.values()) for model, kinds in self._found.items()}
