@@ -21,7 +21,7 @@ from services.trainer.intake import Intake
 from services.trainer.records import frozen_of
 from services.trainer.report import say
 from tailrace import topics
-from tailrace.errors import InvalidRecord
+from tailrace.errors import InvalidRecord, LogError
 from tailrace.events import Command, Trajectory
 from tailrace.log.base import Log, LogRecord, Position
 from tailrace.stream import Decoder, Writer, read_all
@@ -117,8 +117,11 @@ class Reader:
 
     def flush(self) -> None:
         """Until every dead letter is on the log: a receipt says that it is. Raises LogError."""
-        for letter in self._buried:
-            letter.result(_ACK_TIMEOUT_S)
+        try:
+            for letter in self._buried:
+                letter.result(_ACK_TIMEOUT_S)
+        except TimeoutError:
+            raise LogError(f"a dead letter is not acknowledged in {_ACK_TIMEOUT_S:g} s") from None
         self._buried = []
 
     def close(self) -> None:
@@ -202,6 +205,8 @@ class Reader:
         where = (record.topic, record.partition, record.offset)
         _log.warning("invalid topic=%s partition=%d offset=%d: %s", *where, error)
         metrics.DEAD_LETTERS.labels(record.topic.removeprefix(self._prefix), error.reason).inc()
+        # What is on the log is not waited for: strangers may write much that nobody decides.
+        self._buried = [one for one in self._buried if not one.done() or one.exception()]
         self._buried.append(self._writer.bury(record, error.reason, str(error)))
 
     def _expire(self, lows: Mapping[int, int]) -> None:
