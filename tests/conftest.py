@@ -12,12 +12,10 @@ import os
 from pathlib import Path
 import signal
 import subprocess
-from typing import Any
 import uuid
 
 import hypothesis
 import pytest
-from xdist.scheduler import LoadScopeScheduling
 
 from services.local import broker as kafka
 from services.local import jars
@@ -35,19 +33,6 @@ hypothesis.settings.load_profile("tailrace")
 if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
     # Each process that a test starts would compile all it imports: most of a vLLM's start.
     os.environ.setdefault("PYTHONPYCACHEPREFIX", str(CACHE_DIR / "bytecode"))
-
-
-class Places(LoadScopeScheduling):
-    """Where tests run two at a time (``-n 2``): a file's on one worker, and those with a vLLM on
-    one too: two of them would take turns on two cores until their time-outs."""
-
-    def _split_scope(self, nodeid: str) -> str:
-        file: str = nodeid.partition("::")[0]
-        return "vllm" if file.startswith(("tests/engine/", "tests/e2e/")) else file
-
-
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Places:
-    return Places(config, log)
 
 
 class Process:
