@@ -112,6 +112,15 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestBroker]:
 
 
 @pytest.fixture
+def own_broker(tmp_path: Path) -> Iterator[TestBroker]:
+    """One that a test may kill."""
+    (tmp_path / "kafka").mkdir()
+    server = TestBroker(tmp_path / "kafka")
+    yield server
+    server.stop()
+
+
+@pytest.fixture
 def prefix() -> str:
     """A topic prefix that no other test uses."""
     return f"t{uuid.uuid4().hex[:10]}."

@@ -22,17 +22,22 @@ def _partition(history: History) -> int:
     return history.feedback().partition
 
 
-def test_receipts_that_expire_before_their_subjects_are_no_loss() -> None:
-    history = History()
-    for _ in range(8):
-        history.joined(history.feedback())
+def _trained(history: History) -> int:
+    """A version of four trajectories, and the partition that they are in."""
     partition = _partition(history)
     decided = [history.trajectory(partition) for _ in range(4)]
     history.step(1, *decided)
     for at in decided:
         history.decided(at, 1)
-    end = decided[-1].offset + 1
-    history.version(1, 0, {partition: (0, end, [])})
+    history.version(1, 0, {partition: (0, decided[-1].offset + 1, [])})
+    return partition
+
+
+def test_receipts_that_expire_before_their_subjects_are_no_loss() -> None:
+    history = History()
+    for _ in range(8):
+        history.joined(history.feedback())
+    partition = _trained(history)
     history.log.delete_before(topics.RECEIPTS.name, _ends(history, topics.RECEIPTS))
     history.now_ms += 3_600_000
     history.joined(history.feedback())
@@ -101,13 +106,7 @@ def test_who_follows_forgets_what_expires() -> None:
     reader = reader_of(history)
     for _ in range(5):
         history.joined(history.feedback())
-    partition = _partition(history)
-    decided = [history.trajectory(partition) for _ in range(4)]
-    history.step(1, *decided)
-    for at in decided:
-        history.decided(at, 1)
-    end = decided[-1].offset + 1
-    history.version(1, 0, {partition: (0, end, [])})
+    _trained(history)
     assert reader.read().report().ok
     for topic in (topics.FEEDBACK, topics.TRAJECTORIES):
         history.log.delete_before(topic.name, _ends(history, topic))

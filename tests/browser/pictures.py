@@ -138,7 +138,7 @@ def main() -> int:
     """The exit code."""
     parser = argparse.ArgumentParser(description="Pictures of the dashboard.")
     parser.add_argument("--url", help="a dashboard that runs; else a demo is started")
-    parser.add_argument("--versions", type=int, default=8, help="to wait for (8)")
+    parser.add_argument("--versions", type=int, default=8, help="to wait for (8; at least 2)")
     parser.add_argument("--out", type=Path, default=DOCS)
     given, options = parser.parse_known_args()
     if given.url:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 import re
 from urllib.request import urlopen
@@ -23,15 +22,6 @@ LONG = "x" * 30_000
 AT_ONCE = 25
 ROUNDS = 40
 """30 MB of records: more than any buffer on the way."""
-
-
-@pytest.fixture
-def own_broker(tmp_path: Path) -> Iterator[TestBroker]:
-    """One that a test may kill."""
-    (tmp_path / "kafka").mkdir()
-    server = TestBroker(tmp_path / "kafka")
-    yield server
-    server.stop()
 
 
 @pytest.mark.kafka

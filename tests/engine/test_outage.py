@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 import time
 
@@ -90,15 +89,6 @@ def test_a_vllm_that_never_comes_up_is_started_less_and_less_often(
     monkeypatch.undo()
     room.turns(8, seconds=10.0)
     assert room.serves(0, 0)
-
-
-@pytest.fixture
-def own_broker(tmp_path: Path) -> Iterator[TestBroker]:
-    """One that this test may kill."""
-    (tmp_path / "kafka").mkdir()
-    server = TestBroker(tmp_path / "kafka")
-    yield server
-    server.stop()
 
 
 @pytest.mark.kafka

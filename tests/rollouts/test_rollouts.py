@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 import json
 from pathlib import Path
 from typing import Any
@@ -13,22 +12,10 @@ import pytest
 from tailrace import ids, packing, topics
 from tailrace.errors import LogError, SettingsError
 from tailrace.log.memory import MemoryLog
-from tests.gateway.fakevllm import Served, wait_until
+from tests.gateway.fakevllm import wait_until
 from tests.rollouts.fakeengine import FakeEngine
 from tests.rollouts.scene import line, write
 from tests.rollouts.stage import Stage
-
-
-@pytest.fixture
-def engine() -> FakeEngine:
-    return FakeEngine()
-
-
-@pytest.fixture
-def url(engine: FakeEngine) -> Iterator[str]:
-    served = Served(engine.app)
-    yield served.url
-    served.stop()
 
 
 @pytest.fixture

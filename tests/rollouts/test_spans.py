@@ -10,7 +10,7 @@ import pytest
 from tailrace import events, ids, topics
 from tailrace.log.memory import MemoryLog
 from tailrace.stream import read_all
-from tests.gateway.fakevllm import Served, wait_until
+from tests.gateway.fakevllm import wait_until
 from tests.rollouts.fakeengine import FakeEngine
 from tests.rollouts.scene import line, write
 from tests.rollouts.stage import WIRE, Stage
@@ -27,18 +27,6 @@ RECORDS = {
 def receiver() -> Iterator[Receiver]:
     with receiving() as made:
         yield made
-
-
-@pytest.fixture
-def engine() -> FakeEngine:
-    return FakeEngine()
-
-
-@pytest.fixture
-def url(engine: FakeEngine) -> Iterator[str]:
-    served = Served(engine.app)
-    yield served.url
-    served.stop()
 
 
 def stage_of(tmp_path: Path, url: str, **given: object) -> Stage:
