@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,14 +10,6 @@ from tests.conftest import TestBroker
 from tests.faults.machine import Machine
 
 pytestmark = pytest.mark.kafka
-
-
-@pytest.fixture
-def own_broker(tmp_path: Path) -> Iterator[TestBroker]:
-    """Others share the run's broker."""
-    server = TestBroker(tmp_path / "kafka")
-    yield server
-    server.stop()
 
 
 def test_the_broker_is_killed_under_load(own_broker: TestBroker, tmp_path: Path) -> None:
